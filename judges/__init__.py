@@ -1,0 +1,1 @@
+"""Who decides: answer metrics, the sufficiency judge, and the backends that talk to models."""

@@ -1,0 +1,119 @@
+"""`python -m judges.audit`: can this judge be trusted, and what does its error do to the data?
+
+    python -m judges.audit sample AUDIT --build OUT             # draw verdicts, blind
+    python -m judges.audit label AUDIT                          # people say what is right
+    python -m judges.audit run AUDIT --judge claude:claude-haiku-5-5 --probes
+    python -m judges.audit report AUDIT                         # AUDIT/report.html
+    python -m judges.audit gate AUDIT --baseline judge.json     # exit 1 where a judge became worse
+
+AUDIT is a folder with a DuckDB file of its own. Each subcommand has its own options, which
+`sample --help` and so on list.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from judges.audits.records import AuditError
+from judges.backends.base import BackendUnavailableError
+from schemas.config import (
+    DEFAULT_ALIASES,
+    Aliases,
+    Config,
+    UsageError,
+    parse_command,
+    run_command,
+)
+from schemas.ledger_errors import LedgerError
+
+PROG = "judges.audit"
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """Where a subcommand's options and its function are, and what it does in one sentence."""
+
+    module: str
+    config: str
+    function: str
+    description: str
+
+    def run(self, prog: str, words: Sequence[str]) -> int:
+        """Read the options and do it; no other subcommand is imported."""
+        module = import_module(self.module)
+        config_class: type[Config] = getattr(module, self.config)
+        function: Callable[[Config], int] = getattr(module, self.function)
+        aliases: Aliases = getattr(module, "ALIASES", DEFAULT_ALIASES)
+        # A list option takes all words behind it, so the folder may stand in front without a flag.
+        is_folder = bool(words) and not words[0].startswith("-")
+        config = parse_command(
+            config_class,
+            ["--audit", *words] if is_folder else words,
+            prog=prog,
+            description=self.description,
+            aliases=aliases,
+        )
+        return function(config)
+
+
+SUBCOMMANDS = {
+    "sample": Subcommand(
+        "judges.audits.sampling",
+        "SampleConfig",
+        "sample",
+        "Draw verdicts of a build's judge: stratified, few per video, with weights, blind.",
+    ),
+    "label": Subcommand(
+        "judges.audits.labelling",
+        "LabelConfig",
+        "label",
+        "Say of each row whether its observation is enough: a page on this machine, or files.",
+    ),
+    "run": Subcommand(
+        "judges.audits.running",
+        "RunConfig",
+        "run",
+        "Ask one or more judges about the drawn rows, with repeats, variants and probes.",
+    ),
+    "report": Subcommand(
+        "judges.audits.report",
+        "ReportConfig",
+        "report",
+        "What the labels say of each judge, and its errors of the data: screen, JSON, page.",
+    ),
+    "gate": Subcommand(
+        "judges.audits.gate",
+        "GateConfig",
+        "gate",
+        "Compare a judge with a stored baseline; exit status 1 where agreement has fallen.",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the subcommand that is named first."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] not in SUBCOMMANDS:
+        raise UsageError(
+            f"{words[0]!r} is no subcommand; expected one of {', '.join(SUBCOMMANDS)}, "
+            f"for example {PROG} sample --help"
+        )
+    try:
+        return SUBCOMMANDS[words[0]].run(f"{PROG} {words[0]}", words[1:])
+    except (AuditError, BackendUnavailableError, LedgerError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _overview() -> str:
+    width = max(map(len, SUBCOMMANDS))
+    lines = [f"  {name:{width}}  {one.description}" for name, one in SUBCOMMANDS.items()]
+    usage = f"usage: {PROG} SUBCOMMAND AUDIT [options]; {PROG} SUBCOMMAND --help lists them"
+    return "\n".join([usage, "", *lines])
+
+
+if __name__ == "__main__":
+    run_command(PROG, main)

@@ -1,0 +1,138 @@
+"""The labelling page's HTML. Every text of the data set is escaped by the templates."""
+
+import base64
+import secrets
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from judges.audits.label_book import LabelBook, Place
+from judges.choices import chosen_letter, read_choices
+from schemas.questions import ProblemType, VideoQuestion
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from media.frames import EncodedFrames
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class ShownChoice:
+    """An option as the page lists it."""
+
+    letter: str
+    text: str
+    is_gold: bool
+
+
+@dataclass(frozen=True)
+class ShownFrame:
+    """A frame: its time in words, and the place in the player's time that it belongs to."""
+
+    time: str
+    seek: float
+    base64: str
+
+
+@dataclass(frozen=True)
+class ShownMedium:
+    """A video or image with its frames, or with the reason why it cannot be shown."""
+
+    kind: Literal["video", "image"]
+    path: str
+    facts: str = ""
+    complaint: str = ""
+    frames: tuple[ShownFrame, ...] = ()
+
+    @classmethod
+    def of(
+        cls, kind: Literal["video", "image"], path: str, encoded: "EncodedFrames"
+    ) -> "ShownMedium":
+        """What the decoder made of a file."""
+        size = f"{encoded.source_width}x{encoded.source_height}"
+        facts = size
+        if kind == "video":
+            facts = f"{encoded.duration_seconds:.1f} s, {size}, {len(encoded)} frames of it below"
+        frames = tuple(
+            ShownFrame(
+                time=f"{time:.1f} s",
+                seek=round(time - encoded.start_seconds, 3),
+                base64=base64.b64encode(jpeg).decode("ascii"),
+            )
+            for time, jpeg in zip(encoded.times, encoded.jpegs, strict=True)
+        )
+        return cls(kind, path, facts=facts, frames=frames)
+
+
+def card_html(book: LabelBook, place: Place) -> str:
+    """One row to label, without anything that a judge said of it."""
+    question = place.item.question if place.item else None
+    return _fill(
+        "label_card.html",
+        place=place,
+        shown=secrets.token_hex(8),
+        row=book.row_of[place.item.item_id] if place.item else "",
+        next_row=book.row_of[place.next_item.item_id] if place.next_item else "",
+        last_row=book.row_of[place.last.item_id] if place.last else "",
+        question=question,
+        choices=shown_choices(question) if question else (),
+        gold=gold_answer(question) if question else "",
+    )
+
+
+def start_html(book: LabelBook, complaint: str = "") -> str:
+    """What is asked of the person, before the name is known."""
+    return _fill(
+        "label_start.html", num_items=len(book.items), counts=book.counts(), complaint=complaint
+    )
+
+
+def frames_html(row: int, media: tuple[ShownMedium, ...]) -> str:
+    """The media of a row, fetched by the page after the row itself is on screen."""
+    return _fill("label_frames.html", row=row, media=media)
+
+
+def shown_choices(question: VideoQuestion) -> tuple[ShownChoice, ...]:
+    """The options; of a multiple choice question the correct one is marked."""
+    if question.problem_type is not ProblemType.MULTIPLE_CHOICE:
+        return tuple(ShownChoice("", option, False) for option in question.options)
+    gold = chosen_letter(question.solution, question.options)
+    return tuple(
+        ShownChoice(choice.letter, choice.text, choice.letter == gold)
+        for choice in read_choices(question.options)
+    )
+
+
+def gold_answer(question: VideoQuestion) -> str:
+    """The correct answer as the judge is told it."""
+    for choice in shown_choices(question):
+        if choice.is_gold:
+            return f"{choice.letter}. {choice.text}"
+    if question.problem_type is ProblemType.TEMPORAL_GROUNDING:
+        return f"{question.solution} (in seconds)"
+    return question.solution
+
+
+def asset(name: str) -> str:
+    """A style sheet or script of the page."""
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _fill(name: str, **values: object) -> str:
+    return _environment().get_template(f"{name}.jinja").render(values)
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,165 @@
+"""`python -m judges.audit label`: people say of each row whether the observation is enough.
+
+python -m judges.audit label AUDIT                                the page, on this machine only
+python -m judges.audit label AUDIT --export rows.csv              for people who label elsewhere
+python -m judges.audit label AUDIT --import rows.csv --annotator NAME
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from judges.audits.label_book import LabelBook, annotator_name
+from judges.audits.label_files import export_labels, import_labels
+from judges.audits.store import AuditStore
+from media.sampling import MAX_PIXELS, FrameSpec
+from schemas.config import EXIT_OK, EXIT_STOPPED, Config, UsageError
+from schemas.runs import start_run
+
+if TYPE_CHECKING:
+    from media.store import FrameStore
+
+ALIASES = {"export_file": ("--export",), "import_file": ("--import",)}
+
+
+class LabelConfig(Config):
+    """Options of `judges.audit label`."""
+
+    audit: Path
+    """Folder of the audit, as `sample` wrote it."""
+    annotator: str | None = None
+    """Who labels. Without it the page asks, and a file to import must name its authors."""
+    port: int = Field(7860, ge=0, le=65535)
+    """Port of the page on 127.0.0.1; 0 takes any free one."""
+    export_file: Path | None = None
+    """Write the rows with their labels to this new .csv or .jsonl file, and serve no page."""
+    import_file: Path | None = None
+    """Read labels from this .csv or .jsonl file, and serve no page."""
+    replace: bool = False
+    """Let imported labels replace other labels of the same person on the same row."""
+    media_root: Path | None = None
+    """Folder under which the videos' paths lie; by default the one that the build used."""
+    frames: str = "uniform:16"
+    """Frames to show of a video: `uniform:N` or `fps:R,max=N`."""
+    max_pixels: int = Field(MAX_PIXELS, ge=28 * 28)
+    """A frame with more pixels is scaled down to this many."""
+    reader: Literal["decord", "pyav", "decord-then-pyav"] = "decord-then-pyav"
+    """Who decodes videos for the page."""
+    decode_timeout_seconds: float = Field(60, gt=0)
+    """Time that one file may take to decode, in seconds."""
+    frame_cache: Path | None = None
+    """Folder for decoded frames; by default p2r/frames in the user's cache folder."""
+    follow_symlinks: bool = False
+    """Read files that symlinks outside the media root lead to."""
+
+    @field_validator("annotator")
+    @classmethod
+    def _annotator_is_a_name(cls, value: str | None) -> str | None:
+        return None if value is None else annotator_name(value)
+
+    @field_validator("frames")
+    @classmethod
+    def _frames_are_a_policy(cls, value: str) -> str:
+        return FrameSpec.parse(value).policy
+
+    @model_validator(mode="after")
+    def _one_thing_at_a_time(self) -> "LabelConfig":
+        if self.export_file is not None and self.import_file is not None:
+            raise ValueError("--export and --import were both given: run one after the other")
+        if self.replace and self.import_file is None:
+            raise ValueError("--replace says what --import does: give both")
+        return self
+
+
+def label(config: LabelConfig) -> int:
+    """Serve the page until Ctrl-C, or move labels to or from a file."""
+    run = start_run(sys.argv, config)
+    with AuditStore.open(config.audit, run) as store:
+        if config.export_file is not None:
+            print(export_labels(store, config.export_file, config.annotator))
+            return EXIT_OK
+        if config.import_file is not None:
+            print(
+                import_labels(
+                    store, config.import_file, config.annotator, may_replace=config.replace
+                )
+            )
+            return EXIT_OK
+        return _serve_page(config, store)
+
+
+def _serve_page(config: LabelConfig, store: AuditStore) -> int:
+    from judges.audits.label_server import labelling_app, loopback_socket, serve
+
+    media_root = _media_root(config, store)
+    book = LabelBook(store)
+    try:
+        listening = loopback_socket(config.port)
+    except OSError as error:
+        raise UsageError(
+            f"--port {config.port}: {error.strerror}; give another port, or 0 for any free one"
+        ) from None
+    with listening, _frame_store(config, media_root) as frames:
+        try:
+            app = labelling_app(
+                book,
+                frames,
+                media_root,
+                follow_symlinks=config.follow_symlinks,
+                default_annotator=config.annotator,
+            )
+        except ImportError as error:
+            raise UsageError(
+                f"the labelling page needs the extra 'ui' ({error.name} is not installed): "
+                "pip install 'p2r[ui]', or label elsewhere with --export"
+            ) from None
+        host, port = listening.getsockname()
+        print(
+            f"{len(book.items)} rows to label: open http://{host}:{port}/ in a browser on this "
+            "machine.\nEvery label is saved at once; Ctrl-C stops, the same command goes on.",
+            flush=True,
+        )
+        try:
+            serve(app, listening)
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+    return _summary(book)
+
+
+def _frame_store(config: LabelConfig, media_root: Path) -> "FrameStore":
+    from media.store import FrameStore
+
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        return FrameStore(
+            media_root,
+            spec=FrameSpec.parse(config.frames, config.max_pixels),
+            cache_dir=config.frame_cache or cache_home / "p2r" / "frames",
+            reader=config.reader,
+            timeout_seconds=config.decode_timeout_seconds,
+            follow_symlinks=config.follow_symlinks,
+        )
+    except ValueError as error:
+        raise UsageError(f"--reader {config.reader}: {error}") from None
+
+
+def _media_root(config: LabelConfig, store: AuditStore) -> Path:
+    root = config.media_root or store.media_root
+    if root is None:
+        raise UsageError(
+            f"the audit in {config.audit} does not say where its videos lie: give --media-root"
+        )
+    if not root.is_dir():
+        raise UsageError(f"the media root {root} is no folder: give --media-root")
+    return root
+
+
+def _summary(book: LabelBook) -> int:
+    counts = book.counts()
+    for name, count in counts.items():
+        print(f"{name}: {count} of {len(book.items)} rows labelled")
+    is_complete = bool(counts) and all(count == len(book.items) for count in counts.values())
+    return EXIT_OK if is_complete else EXIT_STOPPED

@@ -1,0 +1,227 @@
+"""`judges.audit sample`: draw verdicts of a build or RL run for people and judges to repeat."""
+
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import Field
+
+from schemas.config import (
+    EXIT_OK,
+    Config,
+    UsageError,
+    print_config,
+    refuse_changed_options,
+    save_config,
+)
+
+if TYPE_CHECKING:
+    from judges.audits.population import Population
+    from judges.audits.store import AuditItem, Stratum
+
+BUILD_LEDGER = "cot.duckdb"
+FILE_WIDTH = 120  # of tables in files and pipes
+
+
+class SampleConfig(Config):
+    """Options of `judges.audit sample`."""
+
+    audit: Path
+    """Folder of the audit, made by this command: audit.duckdb and config.json."""
+    build: Path | None = None
+    """Output folder of a finished build; its cot.duckdb is read, its config.json tells where the
+    media lie."""
+    ledger: tuple[Path, ...] = ()
+    """Instead of --build: ledger files with the same tables, for example those of an RL run."""
+    media_root: Path | None = None
+    """Folder under which the videos' paths lie, where the build's own is not right any more."""
+    size: int = Field(200, ge=1)
+    """How many verdicts to draw."""
+    max_per_video: int = Field(2, ge=1)
+    """How many of them may come from one video: rows of a video are not independent."""
+    min_per_stratum: int = Field(5, ge=1)
+    """Every combination of verdict, problem type and data source gives so many rows, if it has
+    them; at most half of the sample is spent on that."""
+    seed: int = 0
+    """The same seed draws the same rows from the same ledger."""
+
+
+def sample(config: SampleConfig) -> int:
+    """Draw the rows and store them; a second run with the same options changes nothing."""
+    from judges.audits.population import read_population
+    from judges.audits.store import CONFIG_NAME, AuditStore
+    from schemas.runs import start_run
+
+    ledgers = _ledgers(config)
+    media_root = _media_root(config)
+    if (config.audit / CONFIG_NAME).exists():
+        refuse_changed_options(config, config.audit / CONFIG_NAME)
+    population = read_population(ledgers)
+    if not population.rows:
+        raise UsageError(
+            f"{', '.join(map(str, ledgers))} holds no verdict of a judge, so there is nothing to "
+            "audit; give a build that got as far as its judge"
+        )
+    items, strata = draw(population, ledgers, config)
+    run = start_run("judges.audit sample", config)
+    with AuditStore.create(config.audit, run) as store:
+        if store.num_items:
+            print(f"{config.audit} has its {store.num_items} rows already; nothing was changed")
+            return EXIT_OK
+        print_config(config)
+        source = {
+            "kind": "sufficiency",
+            "ledgers": [str(path.resolve()) for path in ledgers],
+            "media_root": None if media_root is None else str(media_root.resolve()),
+            "seed": config.seed,
+            "max_per_video": config.max_per_video,
+            "population": len(population.rows),
+            "videos": len({row.video for row in population.rows}),
+            "not_judged": population.num_not_judged,
+            "run_id": run.run_id,
+        }
+        save_config(config, config.audit / CONFIG_NAME)
+        store.add_sample(items, strata, source)
+        store.ledger.end_run(EXIT_OK)
+    _say_what_was_drawn(config, population, items, strata, media_root)
+    return EXIT_OK
+
+
+def draw(
+    population: "Population", ledgers: Sequence[Path], config: SampleConfig
+) -> tuple[list["AuditItem"], list["Stratum"]]:
+    """The drawn rows with their weights and blind places, and the strata with their counts."""
+    from judges.audits.drawing import allocation, dependent_rounding, inclusion_probabilities
+    from judges.audits.population import read_texts
+    from judges.audits.store import AuditItem, Stratum, Verdict
+    from schemas.ids import content_id
+
+    rng = random.Random(config.seed)
+    rows, counts = population.rows, population.counts()
+    strata = [row.stratum for row in rows]
+    videos = [row.video for row in rows]
+    wanted = allocation(counts, config.size, config.min_per_stratum)
+    chances = inclusion_probabilities(strata, videos, wanted, config.max_per_video)
+    is_drawn = dependent_rounding(videos, strata, chances, rng)
+    drawn = [(row, chance) for row, chance, yes in zip(rows, chances, is_drawn, strict=True) if yes]
+    rng.shuffle(drawn)
+    texts = read_texts(ledgers, [row for row, _ in drawn])
+    items = [
+        AuditItem(
+            item_id=content_id("audit-item", [*row.key, texts[row.key].observation]),
+            question=texts[row.key].question,
+            observation=texts[row.key].observation,
+            source_verdict=cast(Verdict, row.verdict),
+            source_judge=row.judge,
+            source_prompt_id=row.prompt_id,
+            video=row.video,
+            stratum=row.stratum,
+            weight=1 / chance,
+            position=position,
+            inclusion_probability=chance,
+            source_unscored_reason=row.unscored_reason,
+            draw=row.draw,
+            frame_spec=texts[row.key].frame_spec,
+        )
+        for position, (row, chance) in enumerate(drawn)
+    ]
+    sampled = Counter(item.stratum for item in items)
+    cells = {
+        row.stratum: (cast(Verdict, row.verdict), row.problem_type, row.data_source) for row in rows
+    }
+    return items, [
+        Stratum(name, *cells[name], population=counts[name], sampled=sampled[name])
+        for name in sorted(counts)
+    ]
+
+
+def _ledgers(config: SampleConfig) -> list[Path]:
+    if (config.build is None) == (not config.ledger):
+        raise UsageError(
+            "give either --build OUT, the folder of a finished build, or --ledger FILE, and not "
+            f"{'neither' if config.build is None else 'both'}"
+        )
+    if config.build is None:
+        return list(config.ledger)
+    if not (config.build / BUILD_LEDGER).is_file():
+        raise UsageError(
+            f"--build {config.build} holds no {BUILD_LEDGER}; give the --output-dir of a build"
+        )
+    return [config.build / BUILD_LEDGER]
+
+
+def _media_root(config: SampleConfig) -> Path | None:
+    """Where the videos lie; None where only labels from elsewhere and text judges are possible."""
+    if config.media_root is not None:
+        if not config.media_root.is_dir():
+            raise UsageError(
+                f"--media-root {config.media_root} is not a folder; give the folder under which "
+                "the videos' paths lie"
+            )
+        return config.media_root
+    saved = None if config.build is None else config.build / "config.json"
+    if saved is None or not saved.is_file():
+        return None
+    try:
+        options: Any = json.loads(saved.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{saved} should hold the build's options, but cannot be read ({error}); "
+            "give --ledger and --media-root instead"
+        ) from None
+    told = options.get("media_root") if isinstance(options, dict) else None
+    return Path(told) if isinstance(told, str) and Path(told).is_dir() else None
+
+
+def _say_what_was_drawn(
+    config: SampleConfig,
+    population: "Population",
+    items: Sequence["AuditItem"],
+    strata: Sequence["Stratum"],
+    media_root: Path | None,
+) -> None:
+    """Counts only: which row had which verdict stays hidden."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH)
+    videos = len({item.video for item in items})
+    table = Table(
+        title=f"{len(items)} of {len(population.rows):,} verdicts, from {videos} videos",
+        title_justify="left",
+        title_style="",
+    )
+    for name in ("verdict", "problem type", "data source"):
+        table.add_column(name)
+    for name in ("population", "drawn"):
+        table.add_column(name, justify="right")
+    for cell in strata:
+        table.add_row(
+            cell.source_verdict,
+            cell.problem_type,
+            cell.data_source,
+            f"{cell.population:,}",
+            f"{cell.sampled:,}",
+        )
+    console.print(table)
+    notes = []
+    if len(items) < min(config.size, len(population.rows)):
+        notes.append(
+            f"{config.size} were asked for: at most {config.max_per_video} from one video "
+            "(--max-per-video) and fractions of rows in small strata gave fewer"
+        )
+    if population.num_not_judged:
+        notes.append(
+            f"{population.num_not_judged:,} attempts were out before any judge was asked (they "
+            "state the answer); no audit of the judge speaks of them"
+        )
+    if media_root is None:
+        notes.append(
+            "the media root is not known here, so label cannot show videos: give --media-root "
+            "with another --audit folder, if they lie on this machine"
+        )
+    console.print("\n".join([*notes, f"audit  {config.audit}"]), highlight=False, soft_wrap=True)

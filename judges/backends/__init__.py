@@ -1,0 +1,1 @@
+"""Models behind one async interface: Claude, OpenAI-compatible servers, local transformers."""

@@ -1,0 +1,140 @@
+"""A limit in dollars that is never passed: what is in flight counts at its worst case."""
+
+import asyncio
+from collections import deque
+
+_PICODOLLARS = 10**12
+
+
+class StopRequested(Exception):
+    """Raised instead of starting a call after a stop; nothing is stored, a later run repeats it."""
+
+
+class BudgetExhausted(StopRequested):
+    """The next call might pass the limit, whatever the calls in flight turn out to cost."""
+
+
+class Reservation:
+    """Money set aside for one attempt, until `settle` says what the attempt cost."""
+
+    def __init__(self, budget: "Budget", amount: int) -> None:
+        self._budget = budget
+        self._amount = amount
+        self._is_settled = False
+
+    @property
+    def amount_usd(self) -> float:
+        """What was set aside."""
+        return self._amount / _PICODOLLARS
+
+    def settle(self, actual_usd: float) -> None:
+        """Replace the reservation by what was billed. Once only."""
+        if self._is_settled:
+            raise RuntimeError("a reservation is settled once, this one was settled before")
+        self._is_settled = True
+        self._budget._settle(self._amount, _picodollars(actual_usd))
+
+
+class Budget:
+    """Spent plus reserved never passes `limit_usd` (None: no limit), in the order of asking.
+
+    One budget serves all backends of a build. `already_spent_usd` is what earlier runs paid.
+    Amounts are whole picodollars: no rounding of floats adds up to a passed limit.
+    """
+
+    def __init__(self, limit_usd: float | None, *, already_spent_usd: float = 0.0) -> None:
+        if limit_usd is not None and not 0 <= limit_usd < float("inf"):
+            raise ValueError(
+                f"the budget is {limit_usd!r} dollars: give a number of at least 0, or no limit"
+            )
+        self._limit = None if limit_usd is None else _picodollars(limit_usd)
+        self._spent = _picodollars(already_spent_usd)
+        self._reserved = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def limit_usd(self) -> float | None:
+        """The limit, or None."""
+        return None if self._limit is None else self._limit / _PICODOLLARS
+
+    @property
+    def spent_usd(self) -> float:
+        """What is settled, earlier runs included."""
+        return self._spent / _PICODOLLARS
+
+    @property
+    def reserved_usd(self) -> float:
+        """The worst case of what is in flight."""
+        return self._reserved / _PICODOLLARS
+
+    async def reserve(self, worst_case_usd: float) -> Reservation:
+        """Set `worst_case_usd` aside, after waiting for others to settle if need be.
+
+        Raises BudgetExhausted when it cannot fit even if all that is in flight costs nothing.
+        """
+        amount = _picodollars(worst_case_usd)
+        self._refuse_hopeless(amount)
+        if self._waiting or not self._fits(amount):
+            await self._wait_for_room(amount)
+        else:
+            self._reserved += amount
+        return Reservation(self, amount)
+
+    def reserve_committed(self, worst_case_usd: float) -> Reservation:
+        """Set money aside for what an earlier run has sent already: it may cost that, limit or not.
+
+        New reservations then wait or fail as if this one had been made first.
+        """
+        amount = _picodollars(worst_case_usd)
+        self._reserved += amount
+        return Reservation(self, amount)
+
+    async def _wait_for_room(self, amount: int) -> None:
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((amount, granted))
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled() and granted.exception() is None:
+                self._settle(amount, 0)
+            else:
+                self._grant()
+            raise
+
+    def _settle(self, amount: int, actual: int) -> None:
+        self._reserved -= amount
+        self._spent += actual
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting:
+            amount, granted = self._waiting[0]
+            if granted.done():
+                self._waiting.popleft()
+            elif self._limit is not None and self._spent + amount > self._limit:
+                self._waiting.popleft()
+                granted.set_exception(self._exhausted(amount))
+            elif self._fits(amount):
+                self._waiting.popleft()
+                self._reserved += amount
+                granted.set_result(None)
+            else:
+                return
+
+    def _fits(self, amount: int) -> bool:
+        return self._limit is None or self._spent + self._reserved + amount <= self._limit
+
+    def _refuse_hopeless(self, amount: int) -> None:
+        if self._limit is not None and self._spent + amount > self._limit:
+            raise self._exhausted(amount)
+
+    def _exhausted(self, amount: int) -> BudgetExhausted:
+        return BudgetExhausted(
+            f"the budget of ${self.limit_usd:.4f} is used up: ${self.spent_usd:.4f} are spent and "
+            f"the next call may cost up to ${amount / _PICODOLLARS:.4f}. "
+            "Run the same command with a higher limit to go on where it stopped"
+        )
+
+
+def _picodollars(dollars: float) -> int:
+    return round(dollars * _PICODOLLARS)

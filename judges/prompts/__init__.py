@@ -1,0 +1,1 @@
+"""Judge prompts, one versioned file each."""

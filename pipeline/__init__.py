@@ -1,0 +1,1 @@
+"""How data is made: generate, verify, filter."""

@@ -1,0 +1,230 @@
+"""From the ledger to files: the dataset (Parquet), the VideoP2R release format, and TRL's messages.
+
+Each export streams the accepted questions in the order of the question file, replaces its folder in
+one rename, and holds nothing but content: equal ledgers give equal bytes.
+"""
+
+import gzip
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pipeline.folders import replaced_folder
+from pipeline.parquet_files import (
+    DATASET_SCHEMA,
+    ROWS_PER_FILE,
+    holds_all,
+    messages_schema,
+    write_parquet,
+)
+from schemas.dataset_rows import dataset_row, question_of_row
+from schemas.ids import content_id
+from schemas.ledger import Ledger
+from schemas.prompting import task_prompt
+from schemas.traces import TEMPLATES, Trace, parse_trace, render_trace
+
+_DATASET_FORMAT = 1  # raise it when the same ledger shall give other rows than before
+# The order of rows does not matter to `bit_xor`: each holds its place in the file, or its key.
+_STATE = """
+SELECT bit_xor(md5_number_lower({table}::VARCHAR))::VARCHAR
+FROM {table} SEMI JOIN accepted USING ({key})
+"""
+_STATE_PARTS = (
+    {"table": "questions", "key": "question_id"},
+    {"table": "attempts", "key": "question_id, draw"},
+    {"table": "answer_checks", "key": "question_id, draw"},
+    {"table": "sufficiency_verdicts", "key": "question_id, draw"},
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote. `num_left_out` rows have no form in that format."""
+
+    folder: Path
+    num_rows: int
+    num_left_out: int = 0
+    why_left_out: str = ""
+
+
+def export_dataset(ledger: Ledger, out: Path, *, rows_per_file: int = ROWS_PER_FILE) -> Exported:
+    """Write `OUT/dataset/*.parquet`: one row per accepted question, columns of `dataset_rows`.
+
+    Files that were written from the same accepted rows stay as they are: a resumed build with
+    nothing to do costs nothing here.
+    """
+    folder = out / "dataset"
+    num_rows, state = _accepted_state(ledger)
+    notes = {"p2r.state": content_id("state", [_DATASET_FORMAT, rows_per_file, *state])}
+    if not holds_all(folder, notes, num_rows):
+        with replaced_folder(folder) as fresh:
+            num_rows = write_parquet(
+                _dataset_rows(ledger),
+                fresh,
+                DATASET_SCHEMA,
+                notes=notes,
+                rows_per_file=rows_per_file,
+            )
+    return Exported(folder, num_rows)
+
+
+def _accepted_state(ledger: Ledger) -> tuple[int, list[str]]:
+    """How many rows are accepted, and one number per table that says what they hold."""
+    ((num_rows,),) = ledger.query("SELECT count(*) FROM accepted")
+    state = [ledger.query(_STATE.format(**part))[0][0] for part in _STATE_PARTS]
+    return num_rows, state
+
+
+def export_videop2r(ledger: Ledger, out: Path, *, rows_per_part: int = ROWS_PER_FILE) -> Exported:
+    """Write `OUT/videop2r/sft.part1of1.json.gz` and so on: gzip JSON lists as the release has them.
+
+    `options` is a text that holds a JSON list, `process` keeps its think tags, `reward` is a number
+    and `select` is true, because only selected rows are here. What `clean_version` means was never
+    published: it is empty. The format has one `path` per row, so questions on several files have no
+    form in it; they are left out and counted.
+    """
+    folder = out / "videop2r"
+    num_left_out = 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal num_left_out
+        for row in _dataset_rows(ledger):
+            if len(row["paths"]) > 1:
+                num_left_out += 1
+            else:
+                yield _videop2r_row(row)
+
+    with replaced_folder(folder) as fresh:
+        num_rows = _write_json_parts(rows(), fresh, rows_per_part)
+    return Exported(folder, num_rows, num_left_out, "it has one path per row, they have several")
+
+
+def export_trl(ledger: Ledger, out: Path) -> Exported:
+    """Write `OUT/trl/*.parquet`: `messages`, and the paths of the media in `videos` and `images`.
+
+    Contents are plain texts, because `datasets` would fill typed parts with nulls. The user's turn
+    is the task prompt; the assistant's is the trace with the gold answer in place of the teacher's,
+    as in our own fine-tuning. A media column is there only when some row has such media: an empty
+    `images` column would send a video dataset down TRL's image path.
+    """
+    folder = out / "trl"
+    kinds = {kind for row in _dataset_rows(ledger) for kind in row["kinds"]}
+    media_kinds = [kind for kind in ("video", "image") if kind in kinds]
+    schema = messages_schema([f"{kind}s" for kind in media_kinds])
+    rows = (_trl_row(row, media_kinds) for row in _dataset_rows(ledger))
+    with replaced_folder(folder) as fresh:
+        num_rows = write_parquet(rows, fresh, schema)
+    return Exported(folder, num_rows)
+
+
+def export_further(ledger: Ledger, out: Path, formats: Sequence[str]) -> list[str]:
+    """Write `formats`, and those that an earlier run wrote into `out` and that would go stale now.
+
+    Returns a sentence for each. A folder that nobody asks for and that holds files of others is
+    left alone, and its sentence says so.
+    """
+    said = []
+    for name, (export, pattern) in _FURTHER.items():
+        folder = out / name
+        entries = list(folder.iterdir()) if folder.is_dir() else []
+        num_ours = sum(fnmatch(entry.name, pattern) for entry in entries)
+        if name in formats or 0 < num_ours == len(entries):
+            exported = export(ledger, out)
+            sentence = f"{folder}: rows {exported.num_rows:,}"
+            if exported.num_left_out:
+                sentence += f", left out {exported.num_left_out:,}: {exported.why_left_out}"
+            if name not in formats:
+                sentence += " (an earlier run asked for this format)"
+            said.append(sentence)
+        elif num_ours:
+            said.append(
+                f"{folder} is of an earlier run and was not brought up to date, because it holds "
+                f"files of others too; --export {name} replaces it as a whole"
+            )
+    return said
+
+
+# By folder: who writes it, and the names of the files in it.
+_FURTHER: Mapping[str, tuple[Callable[[Ledger, Path], Exported], str]] = {
+    "videop2r": (export_videop2r, "sft.part*of*.json.gz"),
+    "trl": (export_trl, "train-*-of-*.parquet"),
+}
+
+
+def _dataset_rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
+    return (dataset_row(sample) for sample in ledger.samples())
+
+
+def _videop2r_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "problem": row["problem"],
+        "options": json.dumps(row["options"], ensure_ascii=False),
+        "solution": row["solution"],
+        "answer": row["answer"],
+        "path": row["path"],
+        "data_source": row["data_source"],
+        "data_type": row["data_type"],
+        "problem_type": row["problem_type"],
+        "observation": row["observation"],
+        "process": f"<think>{row['think']}</think>",
+        "output": row["output"],
+        "problem_id": row["problem_id"],
+        "reward": row["reward"],
+        "select": True,
+        "clean_version": "",
+    }
+
+
+def _trl_row(row: Mapping[str, Any], media_kinds: list[str]) -> dict[str, Any]:
+    question = question_of_row(row)
+    prompt = task_prompt(question, num_frames=len(row["frame_indices"])).text
+    trace = parse_trace(row["output"], TEMPLATES["p2r"])
+    *texts, _ = trace.texts
+    target = render_trace(Trace(trace.template, (*texts, question.solution)))
+    return {
+        "messages": [
+            {"role": "user", "content": prompt},
+            {"role": "assistant", "content": target},
+        ],
+        **{
+            f"{kind}s": [ref.path for ref in question.media if ref.kind == kind]
+            for kind in media_kinds
+        },
+        "question_id": row["question_id"],
+    }
+
+
+def _write_json_parts(rows: Iterable[dict[str, Any]], folder: Path, rows_per_part: int) -> int:
+    iterator = iter(rows)
+    num_rows = 0
+    parts: list[Path] = []
+    while True:
+        part = folder / f"part-{len(parts) + 1}"
+        num_in_part = _write_json_list(islice(iterator, rows_per_part), part)
+        if num_in_part or not parts:
+            parts.append(part)
+        else:
+            part.unlink()
+        num_rows += num_in_part
+        if num_in_part < rows_per_part:
+            break
+    for number, part in enumerate(parts, start=1):
+        part.rename(folder / f"sft.part{number}of{len(parts)}.json.gz")
+    return num_rows
+
+
+def _write_json_list(rows: Iterable[dict[str, Any]], path: Path) -> int:
+    """A gzip JSON list, one row a line; the gzip header names neither file nor time."""
+    num_rows = 0
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
+        file.write(b"[")
+        for row in rows:
+            text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+            file.write((",\n" if num_rows else "\n").encode() + text.encode())
+            num_rows += 1
+        file.write(b"\n]\n")
+    return num_rows

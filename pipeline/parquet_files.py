@@ -1,0 +1,130 @@
+"""Parquet files: schemas, and folders with the same bytes for the same rows."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from schemas.dataset_rows import COLUMNS
+from schemas.ids import canonical_json, content_id, digest
+
+ROWS_PER_GROUP = 1_000
+ROWS_PER_FILE = 100_000
+_ROWS_ID = "p2r.rows"
+
+
+_TEXTS = pa.list_(pa.string())
+_COLUMN_TYPES = {
+    "options": _TEXTS,
+    "reward": pa.float64(),
+    "frame_indices": pa.list_(pa.int64()),
+    "frame_times": pa.list_(pa.float64()),
+    "paths": _TEXTS,
+    "kinds": _TEXTS,
+    "time_clues": pa.list_(pa.list_(pa.float64())),
+}
+DATASET_SCHEMA = pa.schema(
+    [pa.field(name, _COLUMN_TYPES.get(name, pa.string())) for name in COLUMNS]
+)
+
+
+def messages_schema(media_columns: Sequence[str]) -> pa.Schema:
+    """Chat messages with plain texts, one list of paths per media column, and the question's id."""
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    return pa.schema(
+        [
+            pa.field("messages", pa.list_(message)),
+            *(pa.field(name, _TEXTS) for name in media_columns),
+            pa.field("question_id", pa.string()),
+        ]
+    )
+
+
+def write_parquet(
+    rows: Iterable[Mapping[str, Any]],
+    folder: Path,
+    schema: pa.Schema,
+    *,
+    notes: Mapping[str, str] | None = None,
+    rows_per_file: int = ROWS_PER_FILE,
+    rows_per_group: int = ROWS_PER_GROUP,
+) -> int:
+    """Write `rows` into the existing `folder` as `train-00000-of-00002.parquet` and so on.
+
+    Memory holds one row group. Without rows there is one file with the schema alone. Each file's
+    footer holds the `notes` and the content id of its rows. Returns the number of rows.
+    """
+    iterator = iter(rows)
+    num_rows = 0
+    parts: list[Path] = []
+    while True:
+        part = folder / f"part-{len(parts):05d}"
+        parts.append(part)
+        row_digests: list[str] = []
+        with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+            while len(row_digests) < rows_per_file:
+                size = min(rows_per_group, rows_per_file - len(row_digests))
+                group = list(islice(iterator, size))
+                if not group:
+                    break
+                table = pa.Table.from_pylist(group, schema=schema)
+                writer.write_table(table, row_group_size=rows_per_group)
+                row_digests += [digest(canonical_json(row).encode()) for row in group]
+            rows_id = content_id("rows", row_digests)
+            writer.add_key_value_metadata({_ROWS_ID: rows_id, **(notes or {})})
+        num_rows += len(row_digests)
+        if len(row_digests) < rows_per_file:
+            break
+    if not row_digests and len(parts) > 1:
+        parts.pop().unlink()
+    for index, part in enumerate(parts):
+        part.rename(folder / f"train-{index:05d}-of-{len(parts):05d}.parquet")
+    return num_rows
+
+
+def holds_all(folder: Path, notes: Mapping[str, str], num_rows: int) -> bool:
+    """Whether `folder` is a complete export with these `notes` and so many rows."""
+    found = 0
+    for path in folder.glob("*"):
+        try:
+            metadata = pq.read_metadata(path)
+        except (pa.ArrowInvalid, OSError):
+            return False
+        if any(_note(metadata, name) != text for name, text in notes.items()):
+            return False
+        found += metadata.num_rows
+    return found == num_rows and any(folder.glob("*"))
+
+
+def dataset_id(folder: Path, settings: Mapping[str, Any]) -> str:
+    """Content id of a dataset: every row in its order, and the settings that made them."""
+    rows = [_note(pq.read_metadata(path), _ROWS_ID) for path in sorted(folder.glob("*.parquet"))]
+    return content_id("dataset", {"rows": rows, "settings": dict(settings)})
+
+
+def count_words(folder: Path, column: str) -> list[int]:
+    """Words of each row of a text column; words are what white space parts."""
+    texts = pc.utf8_trim_whitespace(_column(folder, column))
+    words = pc.list_value_length(pc.utf8_split_whitespace(texts))
+    counts: list[int] = pc.if_else(pc.equal(texts, ""), 0, words).to_pylist()
+    return counts
+
+
+def distinct(folder: Path, column: str) -> list[str]:
+    """The values of a text column, in order."""
+    return sorted(pc.unique(_column(folder, column)).to_pylist())
+
+
+def _column(folder: Path, name: str) -> pa.ChunkedArray:
+    paths = sorted(folder.glob("*.parquet"))
+    tables = [pq.read_table(path, columns=[name], partitioning=None) for path in paths]
+    return pa.concat_tables(tables).column(name)
+
+
+def _note(metadata: pq.FileMetaData, name: str) -> str | None:
+    text = (metadata.metadata or {}).get(name.encode())
+    return None if text is None else text.decode()

@@ -1,0 +1,212 @@
+"""What a person sees while a build runs, and what `pipeline.status` reads: `OUT/progress.json`.
+
+The ledger can be open in one process only, so everything that others may want to know during a run
+is in this file, replaced as a whole (never half written) about once a second.
+"""
+
+import json
+import os
+import sys
+import time
+from collections import Counter, deque
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from judges.backends.calls import CallStats
+from schemas.questions import VideoQuestion
+from schemas.samples import CoTSample, Reason, Rejection, Step
+
+PROGRESS_FILE = "progress.json"
+_RATE_WINDOW_SECONDS = 60.0
+_PLAIN_LINE_SECONDS = 10.0
+_FILE_WIDTH = 120
+
+FunnelKey = tuple[
+    str, str, str, str
+]  # step ("accepted" included), reason, data source, problem type
+
+
+def output_console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal; a file or a pipe gets room for whole tables."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else _FILE_WIDTH)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` as a whole: a reader sees the old text or the new one."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text, encoding="utf-8")
+    os.replace(scratch, path)
+
+
+class Progress:
+    """Counts outcomes, keeps `progress.json`, and draws a table (a terminal) or lines (a log
+    file).
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        *,
+        total: int,
+        funnel: Counter[FunnelKey],
+        stats: dict[str, CallStats],
+        run_id: str,
+        console: Console | None = None,
+    ) -> None:
+        self._path = out / PROGRESS_FILE
+        self._total = total
+        self._funnel = funnel
+        self._stats = stats
+        self._run_id = run_id
+        self._started = time.monotonic()
+        self._settled_at: deque[float] = deque()
+        self._settled_now = 0
+        self._console = console or output_console(stderr=True)
+        self._live: Live | None = None
+        self._last_line = 0.0
+        self.state = "running"
+        self.note = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every question has its outcome."""
+        return self._funnel.total() == self._total
+
+    def __enter__(self) -> "Progress":
+        if self._console.is_terminal:
+            self._live = Live(self._table(), console=self._console, refresh_per_second=4)
+            self._live.start()
+        self.refresh()
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is not None:
+            # Ctrl-C and cancellation are no faults.
+            self.state = "failed" if isinstance(error, Exception) else "stopped"
+        self.refresh()
+        if self._live is not None:
+            self._live.stop()
+
+    def outcome(self, question: VideoQuestion, outcome: CoTSample | Rejection) -> None:
+        """Count one settled question."""
+        step, reason = (
+            (outcome.step.value, outcome.reason.value)
+            if isinstance(outcome, Rejection)
+            else ("accepted", "")
+        )
+        self._funnel[step, reason, question.data_source, question.problem_type.value] += 1
+        self._settled_now += 1
+        self._settled_at.append(time.monotonic())
+
+    def refresh(self) -> None:
+        """Write `progress.json` and redraw."""
+        write_atomically(self._path, json.dumps(self.snapshot(), indent=1) + "\n")
+        if self._live is not None:
+            self._live.update(self._table())
+            return
+        now = time.monotonic()
+        if now - self._last_line >= _PLAIN_LINE_SECONDS or self.state != "running":
+            self._last_line = now
+            self._console.print(headline(self.snapshot()), highlight=False, soft_wrap=True)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything in `progress.json`."""
+        settled = self._funnel.total()
+        rate = self._rows_per_second()
+        left = self._total - settled
+        return {
+            "state": self.state,
+            "note": self.note,
+            "pid": os.getpid(),
+            "run_id": self._run_id,
+            "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self._started, 1),
+            "questions": self._total,
+            "settled": settled,
+            "accepted": sum(n for (step, *_), n in self._funnel.items() if step == "accepted"),
+            "eta_seconds": round(left / rate) if rate and left else None,
+            "calls": {name: stats.as_json() for name, stats in self._stats.items()},
+            "funnel": [
+                {
+                    "step": step,
+                    "reason": reason,
+                    "data_source": source,
+                    "problem_type": problem_type,
+                    "count": count,
+                }
+                for (step, reason, source, problem_type), count in sorted(self._funnel.items())
+            ],
+        }
+
+    def _rows_per_second(self) -> float:
+        now = time.monotonic()
+        while self._settled_at and now - self._settled_at[0] > _RATE_WINDOW_SECONDS:
+            self._settled_at.popleft()
+        span = min(_RATE_WINDOW_SECONDS, now - self._started)
+        return len(self._settled_at) / span if span else 0.0
+
+    def _table(self) -> Group:
+        return funnel_table(self.snapshot())
+
+
+def headline(snapshot: dict[str, Any]) -> str:
+    """One line: how far, how many kept, calls, money, time left."""
+    calls = snapshot["calls"].values()
+    per_minute = sum(call["calls_per_minute"] for call in calls)
+    parts = [
+        f"{snapshot['state']}: {snapshot['settled']:,} of {snapshot['questions']:,} settled",
+        f"{snapshot['accepted']:,} kept",
+        f"{snapshot['settled'] - snapshot['accepted']:,} rejected",
+        f"{per_minute:,.0f} calls/min",
+        _dollars(snapshot),
+    ]
+    if retries := sum(call["retries"] for call in calls):
+        parts.append(f"{retries:,} calls tried again")
+    if snapshot["state"] == "running" and snapshot["eta_seconds"] is not None:
+        parts.append(f"{_duration(snapshot['eta_seconds'])} left")
+    if snapshot["note"]:
+        parts.append(snapshot["note"])
+    return ", ".join(parts)
+
+
+def funnel_table(snapshot: dict[str, Any]) -> Group:
+    """The funnel by step and reason, under the headline."""
+    table = Table()
+    table.add_column("step")
+    table.add_column("reason")
+    table.add_column("questions", justify="right")
+    table.add_column("share", justify="right")
+    counts: Counter[tuple[str, str]] = Counter()
+    for row in snapshot["funnel"]:
+        counts[row["step"], row["reason"]] += row["count"]
+    whole = max(1, snapshot["questions"])
+    for step in Step:
+        for reason in Reason:
+            if count := counts[step.value, reason.value]:
+                table.add_row(step.value, reason.value, f"{count:,}", f"{count / whole:.1%}")
+    accepted = counts["accepted", ""]
+    table.add_row("accepted", "", f"{accepted:,}", f"{accepted / whole:.1%}", style="bold")
+    left = snapshot["questions"] - snapshot["settled"]
+    if left:
+        table.add_row("open", "", f"{left:,}", f"{left / whole:.1%}", style="dim")
+    return Group(Text(headline(snapshot)), table)
+
+
+def _dollars(snapshot: dict[str, Any]) -> str:
+    costs = [call["cost_usd"] for call in snapshot["calls"].values()]
+    if any(cost is None for cost in costs):
+        return "price not known"
+    return f"${sum(costs):,.4f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -1,0 +1,74 @@
+"""`python -m pipeline.status OUT [--json]`: the funnel of a running, stopped or finished build."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from schemas.config import EXIT_OK, Config, UsageError, parse_command, run_command
+
+PROG = "pipeline.status"
+DESCRIPTION = "The funnel of a running, stopped or finished build, without touching its ledger."
+
+
+class StatusConfig(Config):
+    """Options of `python -m pipeline.status`."""
+
+    out: Path
+    """Output folder of a build."""
+    print_json: bool = False
+    """Print everything known as JSON instead of a table."""
+
+
+def read_status(out: Path) -> dict[str, Any]:
+    """`OUT/progress.json`, with the state `interrupted` where its process is gone without a
+    word.
+    """
+    from pipeline.progress import PROGRESS_FILE
+
+    path = out / PROGRESS_FILE
+    if not path.is_file():
+        raise UsageError(
+            f"{out} holds no {PROGRESS_FILE}: expected the output folder of pipeline.build_cot "
+            "(its --output-dir)"
+        )
+    snapshot: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if snapshot["state"] == "running" and not _is_alive(snapshot["pid"]):
+        snapshot["state"] = "interrupted"
+        snapshot["note"] = "its process is gone; the same command resumes it"
+    return snapshot
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the funnel."""
+    config = parse_command(
+        StatusConfig,
+        argv,
+        prog=PROG,
+        description=DESCRIPTION,
+        positional=("out",),
+        aliases={"print_json": ("--json",)},
+    )
+    snapshot = read_status(config.out)
+    if config.print_json:
+        print(json.dumps(snapshot, indent=1))
+        return EXIT_OK
+    from pipeline.progress import funnel_table, output_console
+
+    output_console().print(funnel_table(snapshot))
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_command(PROG, main)

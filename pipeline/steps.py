@@ -1,0 +1,245 @@
+"""The three steps: generate, verify, filter. Each takes one sample and gives a sample or a
+Rejection.
+
+VideoP2R (arXiv 2511.11113) section 3.1.1: a teacher sees frames and question and writes
+observation, reasoning and answer; a rule drops what deviates from the template or scores below 0.6
+by the task's metric; a judge that sees no pixels keeps a trace only if its observation alone
+supports the answer. Every attempt, check and verdict becomes a row of the ledger, kept or not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from judges.answers import check_answer
+from judges.backends.base import ChatRequest, ImagePart, Part, Reply, TextPart
+from judges.backends.calls import CallResult
+from judges.leaks import find_answer_leak
+from judges.sufficiency import Caller, judge_sufficiency
+from media.frames import EncodedFrames
+from schemas.ledger import Ledger
+from schemas.prompting import task_prompt
+from schemas.questions import VideoQuestion
+from schemas.samples import CoTSample, Reason, Rejection, Step
+from schemas.traces import TEMPLATES, Trace, TraceError, parse_trace
+
+TEMPLATE = TEMPLATES["p2r"]
+
+# A judge that answers but says nothing usable has given no verdict; one that cannot be reached is a
+# failed call.
+_UNSCORED_FAILURES = frozenset({Reason.EMPTY_REPLY, Reason.TRUNCATED, Reason.REFUSED})
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What the steps are told: limits, thresholds, and who is asked (as the user wrote it)."""
+
+    generator: str
+    judge: str
+    max_new_tokens: int = 1024
+    threshold: float = 0.6
+    judge_max_tokens: int = 512
+    judge_retries: int = 2
+    allow_leaks: bool = False
+    generator_sampling: tuple[tuple[str, float], ...] = ()
+    judge_sampling: tuple[tuple[str, float], ...] = ()
+    seed_draws: bool = False
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What the teacher wrote for one draw, parsed or with the reason why it cannot be."""
+
+    question: VideoQuestion
+    draw: int
+    output: str
+    parsed: Trace | TraceError
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A well-formed trace whose answer passed its metric."""
+
+    generated: Generated
+    trace: Trace
+    score: float
+
+
+def generation_request(
+    question: VideoQuestion, frames: Sequence[EncodedFrames], settings: StepSettings, draw: int
+) -> tuple[ChatRequest, str]:
+    """The teacher's request and its prompt id: each frame behind its number and time, then the
+    task.
+    """
+    parts: list[Part] = []
+    for clip in frames:
+        if clip.kind == "video":
+            parts.append(
+                TextPart(
+                    f"Video, {clip.duration_seconds:.1f} s long, {len(clip.jpegs)} frames in order:"
+                )
+            )
+        else:
+            parts.append(TextPart("Image:"))
+        for position, jpeg in enumerate(clip.jpegs):
+            if clip.kind == "video":
+                parts.append(TextPart(f"Frame {position + 1} at {clip.times[position]:.2f} s"))
+            parts.append(ImagePart(clip.image_id(position), clip.width, clip.height, jpeg))
+    prompt = task_prompt(question, TEMPLATE.name)
+    parts.append(TextPart(prompt.text))
+    sampling = settings.generator_sampling
+    if settings.seed_draws:
+        sampling = (*sampling, ("seed", float(draw)))
+    request = ChatRequest(
+        parts=tuple(parts),
+        max_tokens=settings.max_new_tokens,
+        sampling=sampling,
+        draw=draw,
+        step=Step.GENERATE.value,
+        question_id=question.question_id,
+    )
+    return request, prompt.prompt_id
+
+
+async def generate(
+    question: VideoQuestion,
+    frames: Sequence[EncodedFrames],
+    draw: int,
+    *,
+    calls: Caller,
+    ledger: Ledger,
+    settings: StepSettings,
+) -> Generated | Rejection:
+    """Step one: ask the teacher once."""
+    request, prompt_id = generation_request(question, frames, settings, draw)
+    result: CallResult = await calls.call(request)
+    if not isinstance(result.outcome, Reply):
+        return Rejection(Step.GENERATE, result.outcome.reason, result.outcome.detail)
+    output = result.outcome.text
+    parsed = _parse(output)
+    trace = parsed if isinstance(parsed, Trace) else None
+    clip = frames[0]
+    ledger.add_attempt(
+        {
+            "question_id": question.question_id,
+            "draw": draw,
+            "call_key": result.call_key,
+            "output": output,
+            "observation": trace.get("observation") if trace else None,
+            "think": trace.get("think") if trace else None,
+            "answer": trace.get("answer") if trace else None,
+            "generator": settings.generator,
+            "prompt_id": prompt_id,
+            "media_id": clip.media_id,
+            "frame_spec": clip.spec.frame_spec_id,
+            "frame_indices": list(clip.indices),
+            "frame_times": list(clip.times),
+        }
+    )
+    return Generated(question, draw, output, parsed)
+
+
+def verify(generated: Generated, *, ledger: Ledger, settings: StepSettings) -> Verified | Rejection:
+    """Step two: the format first, then the task's metric against the threshold."""
+    trace, question = generated.parsed, generated.question
+    if isinstance(trace, TraceError):
+        return Rejection(Step.VERIFY, Reason.MALFORMED_TRACE, str(trace))
+    check = check_answer(question, trace.get("answer"), threshold=settings.threshold)
+    ledger.add_answer_check(
+        {
+            "question_id": question.question_id,
+            "draw": generated.draw,
+            "metric": check.metric,
+            "score": check.score,
+            "passed": check.passed,
+            "extracted": check.extracted,
+        }
+    )
+    if not check.passed:
+        return Rejection(
+            Step.VERIFY,
+            Reason.LOW_SCORE,
+            f"{check.metric} {check.score:.3f} is below {settings.threshold:g}",
+        )
+    return Verified(generated, trace, check.score)
+
+
+async def filter_observation(
+    verified: Verified, *, calls: Caller, ledger: Ledger, settings: StepSettings
+) -> CoTSample | Rejection:
+    """Step three: is the observation alone enough? The judge sees question, gold answer and text
+    only.
+    """
+    question, draw = verified.generated.question, verified.generated.draw
+    observation = verified.trace.get("observation")
+    leak = find_answer_leak(question, observation)
+    if leak is not None and not settings.allow_leaks:
+        # No judge is paid for a trace that is out already; the flag is a verdict row all the same.
+        ledger.add_sufficiency(_verdict_row(verified, settings, leak=leak))
+        return Rejection(Step.FILTER, Reason.ANSWER_LEAK, f"the observation says {leak!r}")
+    outcome = await judge_sufficiency(
+        calls,
+        question,
+        observation,
+        retries=settings.judge_retries,
+        max_tokens=settings.judge_max_tokens,
+        sampling=settings.judge_sampling,
+    )
+    judge_reply = ""
+    for asked in outcome.replies:
+        judge_reply = asked.reply
+        ledger.add_sufficiency(
+            _verdict_row(verified, settings, leak=leak)
+            | {
+                "judge_draw": asked.judge_draw,
+                "call_key": asked.call_key,
+                "verdict": asked.verdict.verdict,
+                "unscored_reason": asked.verdict.unscored_reason,
+                "prompt_id": outcome.prompt_id,
+                "reply": asked.reply,
+            }
+        )
+    if outcome.failure is not None and outcome.failure.reason not in _UNSCORED_FAILURES:
+        return Rejection(Step.FILTER, outcome.failure.reason, outcome.failure.detail)
+    if outcome.verdict.verdict == "unscored":
+        detail = f"{outcome.verdict.unscored_reason} after {len(outcome.replies)} replies"
+        if outcome.failure is not None:
+            detail += f": {outcome.failure.detail}"
+        return Rejection(Step.FILTER, Reason.UNSCORED, detail)
+    if outcome.verdict.verdict == "no":
+        return Rejection(Step.FILTER, Reason.INSUFFICIENT, "the judge says No")
+    return CoTSample(
+        question_id=question.question_id,
+        draw=draw,
+        output=verified.generated.output,
+        observation=observation,
+        think=verified.trace.get("think"),
+        answer=verified.trace.get("answer"),
+        reward=verified.score,
+        judge_reply=judge_reply,
+    )
+
+
+def _verdict_row(
+    verified: Verified, settings: StepSettings, *, leak: str | None
+) -> dict[str, object]:
+    return {
+        "question_id": verified.generated.question.question_id,
+        "draw": verified.generated.draw,
+        "judge_draw": 0,
+        "call_key": None,
+        "verdict": None,
+        "unscored_reason": None,
+        "answer_leak": leak is not None,
+        "leak_text": leak,
+        "leak_allowed": leak is not None and settings.allow_leaks,
+        "judge": settings.judge,
+        "prompt_id": None,
+        "reply": None,
+    }
+
+
+def _parse(output: str) -> Trace | TraceError:
+    try:
+        return parse_trace(output, TEMPLATE)
+    except TraceError as error:
+        return error

@@ -1,0 +1,1 @@
+"""A laptop-sized world with known truth, for demos, tests, benchmarks and experiments."""

@@ -1,0 +1,141 @@
+"""What can be wrong with a scripted teacher's trace: the faults, and how each is made."""
+
+import random
+from collections.abc import Iterator
+from typing import Literal
+
+from sandbox.facts import Fact
+from sandbox.kinds import KINDS
+from sandbox.questions import Query, answer_value, crucial_facts, option_values
+from sandbox.world import COLOURS, PLACES, SHAPES, WORDS, WorldConfig
+from schemas.questions import ProblemType
+
+Facts = tuple[Fact, ...]
+Fault = Literal["none", "wrong", "insufficient", "malformed", "leak"]
+_TRIES = 12
+_BY_TIME = ("when", "gap", "span", "word_span")
+_BY_PLACE = ("where", "still_where")
+_DEEDS = ("moves", "hides", "blinks")
+
+
+def is_far(query: Query, gold: str, value: str) -> bool:
+    """Whether the metric takes `value` for wrong: not only another value, but far enough away."""
+    problem_type = KINDS[query.kind].problem_type
+    if problem_type is ProblemType.REGRESSION:
+        return abs(float(value) - float(gold)) > 0.45 * float(gold)
+    if problem_type is ProblemType.TEMPORAL_GROUNDING:
+        (a, b), (c, d) = (map(int, text.split(" to ")) for text in (gold, value))
+        return max(a, c) >= min(b, d)
+    if query.kind == "deed":
+        return value.split()[1] != gold.split()[1]
+    return value != gold
+
+
+def other_value(query: Query, gold: str, config: WorldConfig, rng: random.Random) -> str:
+    """A wrong answer that the question allows."""
+    values = [value for value in _values(query, config) if is_far(query, gold, value)]
+    return rng.choice(values)
+
+
+def _values(query: Query, config: WorldConfig) -> list[str]:
+    kind = KINDS[query.kind]
+    options = option_values(query, config)
+    if options:
+        return list(options)
+    if kind.domain:
+        return list(kind.domain(config))
+    if query.kind == "deed":
+        moves = [f"It moves to the {place}." for place in PLACES]
+        return [*moves, "It hides behind a curtain and shows again.", "It blinks twice."]
+    return [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
+
+
+def misperceived(
+    query: Query, facts: Facts, gold: str, config: WorldConfig, rng: random.Random
+) -> tuple[Facts, str] | None:
+    """Statements with an error that leads to another answer, and that answer; None if none did."""
+    for _ in range(_TRIES):
+        seen = _distorted(query, facts, config, rng)
+        value = answer_value(query, seen, config)
+        if value is None or not is_far(query, gold, value):
+            continue
+        options = option_values(query, config)
+        if not options or value in options:
+            return seen, value
+    return None
+
+
+def _distorted(query: Query, facts: Facts, config: WorldConfig, rng: random.Random) -> Facts:
+    """One error in a crucial statement, carried through all statements about its subject."""
+    victim = rng.choice(crucial_facts(query, facts) or facts)
+    if query.kind in _BY_PLACE:
+        return _replaced(facts, victim, place=rng.choice(PLACES))
+    if query.kind in ("word", "still_word"):
+        text = rng.choice(WORDS)
+        return tuple(f._replace(word=text) if f.word == victim.word else f for f in facts)
+    if query.kind == "duration":
+        return _in_time(_replaced(facts, victim, t=rng.randint(0, config.cells)))
+    if query.kind in _BY_TIME:
+        shift = rng.choice([-3, -2, -1, 1, 2, 3])
+        moved = tuple(
+            f._replace(t=f.t + shift) if _is_about(f, victim) and f.verb != "ends" else f
+            for f in facts
+        )
+        is_inside = all(0 <= f.t <= config.cells for f in moved)
+        return _in_time(moved) if is_inside else facts
+    if query.kind in ("deed", "blinks"):
+        return _other_deed(query, facts, victim, rng)
+    colour, shape = rng.choice(COLOURS), rng.choice(SHAPES)
+    if any(f.name == f"{colour} {shape}" for f in facts):
+        return facts
+    return tuple(
+        f._replace(colour=colour, shape=shape) if f.name == victim.name else f for f in facts
+    )
+
+
+def _replaced(facts: Facts, victim: Fact, **changes: int | str) -> Facts:
+    changed = Fact(**{**victim._asdict(), **changes})
+    return tuple(changed if fact == victim else fact for fact in facts)
+
+
+def _in_time(facts: Facts) -> Facts:
+    return tuple(sorted(facts, key=lambda fact: fact.t))
+
+
+def _is_about(fact: Fact, victim: Fact) -> bool:
+    return (fact.name, fact.word) == (victim.name, victim.word)
+
+
+def _other_deed(query: Query, facts: Facts, victim: Fact, rng: random.Random) -> Facts:
+    """The same thing doing something else, or blinking another number of times."""
+    rest = [f for f in facts if not (_is_about(f, victim) and f.verb in (*_DEEDS, "shows"))]
+    deed = "blinks" if query.kind == "blinks" else rng.choice(_DEEDS)
+    times = rng.randint(1, 3) if deed == "blinks" else 1
+    place = rng.choice(PLACES) if deed == "moves" else ""
+    done = [victim._replace(verb=deed, t=victim.t + 2 * i, place=place) for i in range(times)]
+    if deed == "hides":
+        done.append(victim._replace(verb="shows", t=victim.t + 1, place=""))
+    return _in_time((*rest, *done))
+
+
+def without_crucial(query: Query, facts: Facts) -> Facts:
+    """The statements without those about what was asked: what is left does not give the answer."""
+    crucial = crucial_facts(query, facts)
+    if query.kind in ("deed", "blinks"):
+        return tuple(f for f in facts if f not in crucial and f.verb != "shows")
+    asked = [fact for fact in crucial if fact.colour in query.args]
+    victim = (asked or [fact for fact in crucial if fact.verb != "ends"])[-1]
+    return tuple(fact for fact in facts if not _is_about(fact, victim))
+
+
+def malformed(text: str, rng: random.Random) -> str:
+    """`text` broken in one of the ways in which models break the template."""
+    return rng.choice(list(_broken(text)))
+
+
+def _broken(text: str) -> Iterator[str]:
+    yield text.replace("</think>", "", 1)
+    yield text[: text.index("<answer>")]
+    yield text + " Does that make sense? Let me double-check."
+    yield text.replace("<think>", "<think><think>", 1)
+    yield text.replace("</answer>", "", 1)

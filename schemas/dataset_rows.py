@@ -1,0 +1,97 @@
+"""One row of a built dataset, as a plain dictionary: columns, and the way to and from our nouns.
+
+Names are Video-R1's where Video-R1 has the thing; `solution` keeps its form, `<answer>C</answer>`,
+so that trainers of that family read the file as it is.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from schemas.questions import MediaRef, ProblemType, VideoQuestion, strip_answer_tags
+
+if TYPE_CHECKING:
+    from schemas.ledger import AcceptedSample
+
+# Column by column, in the file's order, what it holds.
+COLUMNS: Mapping[str, str] = {
+    "problem_id": "the question's id in its source file",
+    "problem": "the question",
+    "options": "options with their letters; empty unless multiple choice",
+    "solution": "gold answer in tags: `<answer>C</answer>`",
+    "path": "the video (or the image), relative to the media folder",
+    "data_type": "`video`, `image` or `video+image`",
+    "problem_type": "kind of answer that the question wants",
+    "data_source": "where the question comes from",
+    "question_id": "content id of the question",
+    "observation": "what the teacher saw",
+    "think": "how the teacher reasoned",
+    "answer": "the teacher's answer",
+    "output": "the teacher's full trace, with its tags",
+    "reward": "the answer's score against `solution`, 0 to 1",
+    "judge": "who judged the observation",
+    "judge_reply": "the judge's deciding reply",
+    "generator": "the teacher",
+    "prompt_id": "content id of the teacher's prompt files",
+    "frame_spec": "content id of the frame settings",
+    "frame_indices": "frames that the teacher saw of the first medium, from 0",
+    "frame_times": "their times, in seconds",
+    "paths": "all media of the question",
+    "kinds": "kind of each of `paths`",
+    "level": "difficulty level of the source, where it has one",
+    "time_clues": "spans that hold the answer, in seconds, where the source gives them",
+}
+
+
+def dataset_row(sample: "AcceptedSample") -> dict[str, Any]:
+    """The row of an accepted question.
+
+    `path` is the first video, or the first image where there is no video; `paths` and `kinds` list
+    all media in the question's order.
+    """
+    question = sample.question
+    main = next((ref for ref in question.media if ref.kind == "video"), question.media[0])
+    return {
+        "problem_id": question.problem_id,
+        "problem": question.problem,
+        "options": list(question.options),
+        "solution": f"<answer>{question.solution}</answer>",
+        "path": main.path,
+        "data_type": question.data_type,
+        "problem_type": question.problem_type.value,
+        "data_source": question.data_source,
+        "question_id": question.question_id,
+        "observation": sample.observation,
+        "think": sample.think,
+        "answer": sample.answer,
+        "output": sample.output,
+        "reward": sample.reward,
+        "judge": sample.judge,
+        "judge_reply": sample.judge_reply,
+        "generator": sample.generator,
+        "prompt_id": sample.prompt_id,
+        "frame_spec": sample.frame_spec,
+        "frame_indices": list(sample.frame_indices),
+        "frame_times": list(sample.frame_times),
+        "paths": [ref.path for ref in question.media],
+        "kinds": [ref.kind for ref in question.media],
+        "level": question.level,
+        "time_clues": [list(clue) for clue in question.time_clues],
+    }
+
+
+def question_of_row(row: Mapping[str, Any]) -> VideoQuestion:
+    """The question that a dataset row was made from, with the same `question_id`."""
+    return VideoQuestion(
+        problem=row["problem"],
+        options=tuple(row["options"]),
+        solution=strip_answer_tags(row["solution"]),
+        media=tuple(
+            MediaRef(kind=kind, path=path)
+            for kind, path in zip(row["kinds"], row["paths"], strict=True)
+        ),
+        problem_type=ProblemType(row["problem_type"]),
+        data_source=row["data_source"],
+        problem_id=row["problem_id"],
+        time_clues=tuple((start, end) for start, end in row["time_clues"]),
+        level=row["level"],
+    )

@@ -1,0 +1,151 @@
+"""Opening the ledger's file: one process, one opening, and one sentence where it cannot be."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.ledger_errors import LedgerError, LedgerLockedError, LedgerVersionError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_MAGIC_OFFSET = 8
+_MAGIC = b"DUCK"
+# Enough for 263,055 questions with their traces; larger work spills to `<file>.tmp`.
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "memory_limit": "256MB",
+    "threads": 2,
+    "checkpoint_threshold": "8MB",
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+# A commit that checkpoints rewrites the last row group of each table. With DuckDB's usual 122,880
+# rows that stops the writer for seconds once rows are traces; with these, for a tenth of one.
+_ROW_GROUP_ROWS = 2048
+_open_here: set[Path] = set()
+
+
+def claim(path: Path) -> Path:
+    """Mark the file as open in this process; DuckDB itself only keeps other processes out."""
+    resolved = path.resolve()
+    if resolved in _open_here:
+        raise LedgerLockedError(
+            f"{path} is already open in this process: close it first, or use the open Ledger"
+        )
+    _open_here.add(resolved)
+    return resolved
+
+
+def release(claimed: Path) -> None:
+    """Undo `claim`."""
+    _open_here.discard(claimed)
+
+
+def connect(path: Path, prepare: Callable[["DuckDBPyConnection"], Any]) -> "DuckDBPyConnection":
+    """Open the file and `prepare` its schema. Raises LedgerError."""
+    import duckdb
+
+    _look_at(path)
+    connection = duckdb.connect(config={**_SETTINGS, "temp_directory": f"{path}.tmp"})
+    try:
+        quoted = str(path).replace("'", "''")
+        connection.execute(f"ATTACH '{quoted}' AS ledger (ROW_GROUP_SIZE {_ROW_GROUP_ROWS})")
+        connection.execute("USE ledger")
+        _refuse_other_database(path, connection)
+        prepare(connection)
+    except LedgerVersionError as error:
+        connection.close()
+        raise LedgerVersionError(f"{path} cannot be used, {error}") from error
+    except duckdb.Error as error:
+        connection.close()
+        raise _opening_error(path, str(error)) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def reading(path: Path) -> Iterator["DuckDBPyConnection"]:
+    """A finished ledger, opened only to read: nothing in its folder changes. Raises LedgerError."""
+    import duckdb
+
+    if not path.is_file():
+        raise LedgerError(f"{path} is not there: give the path of a ledger, like OUT/cot.duckdb")
+    _look_for_magic(path)
+    claimed = claim(path)
+    connection = duckdb.connect(config={**_SETTINGS, "temp_directory": f"{path}.tmp"})
+    try:
+        quoted = str(path).replace("'", "''")
+        try:
+            connection.execute(f"ATTACH '{quoted}' AS ledger (READ_ONLY)")
+        except duckdb.Error as error:
+            raise _opening_error(path, str(error)) from error
+        connection.execute("USE ledger")
+        _refuse_other_database(path, connection)
+        yield connection
+    finally:
+        connection.close()
+        release(claimed)
+
+
+def new_cursor(connection: "DuckDBPyConnection") -> "DuckDBPyConnection":
+    """A further connection to the open ledger, for one thread or one streamed result."""
+    cursor = connection.cursor()
+    cursor.execute("USE ledger")
+    return cursor
+
+
+def _look_at(path: Path) -> None:
+    folder = path.parent
+    if path.is_dir():
+        raise LedgerError(f"{path} is a folder; a ledger is a file in it: give its path")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            _look_for_magic(path)
+    except OSError as error:
+        raise LedgerError(
+            f"{path} cannot be opened ({error.strerror}): give a path in a folder you may write to"
+        ) from error
+    as_effective_user = os.access in os.supports_effective_ids
+    for needed in (folder, path):
+        if needed.exists() and not os.access(needed, os.W_OK, effective_ids=as_effective_user):
+            raise LedgerError(
+                f"{needed} is read-only, and a ledger is written to even when it is only read: "
+                "change its rights, or copy the ledger to a folder you may write to"
+            )
+
+
+def _look_for_magic(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(_MAGIC_OFFSET + len(_MAGIC))
+    if start[_MAGIC_OFFSET:] != _MAGIC:
+        raise LedgerError(
+            f"{path} is not a ledger (no DuckDB file): move it away or give another path"
+        )
+
+
+def _refuse_other_database(path: Path, connection: "DuckDBPyConnection") -> None:
+    found = connection.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = 'ledger'"
+    ).fetchall()
+    names = {name for (name,) in found}
+    if names and "schema_migrations" not in names:
+        raise LedgerError(
+            f"{path} is a DuckDB file but not a ledger (it holds {sorted(names)[:3]!r}): "
+            "give another path"
+        )
+
+
+def _opening_error(path: Path, words: str) -> LedgerError:
+    if "Could not set lock" in words:
+        return LedgerLockedError(
+            f"{path} is held by another process, and only one at a time can open it, even to read: "
+            f"ask `python -m pipeline.status {path.parent}`, which reads progress.json, or wait "
+            "for its end"
+        )
+    first_line = words.strip().splitlines()[0]
+    return LedgerError(f"{path} cannot be opened: {first_line}")

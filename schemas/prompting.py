@@ -1,0 +1,96 @@
+"""The task prompt: one file per trace template serves generation, SFT, RL and evaluation.
+
+The files are `schemas/prompts/<template>.md`; `answer_forms.toml` says for each problem type how
+the answer is written. A `prompt_id` names the bytes of these two files, not one question's text.
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from schemas.ids import content_id
+from schemas.questions import ProblemType, VideoQuestion
+from schemas.traces import TEMPLATES
+
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+
+@dataclass(frozen=True)
+class TaskPrompt:
+    """What a model is asked, and the id of the prompt files it was made from."""
+
+    text: str
+    prompt_id: str
+
+
+@dataclass(frozen=True)
+class _PromptFiles:
+    template: str
+    answer_forms: dict[str, str]
+    prompt_id: str
+
+
+@cache
+def _prompt_files(template_name: str) -> _PromptFiles:
+    if template_name not in TEMPLATES:
+        raise ValueError(
+            f"unknown template {template_name!r}: expected one of {', '.join(TEMPLATES)}"
+        )
+    folder = resources.files("schemas.prompts")
+    template = (folder / f"{template_name}.md").read_bytes().decode()
+    answer_forms = (folder / "answer_forms.toml").read_bytes().decode()
+    return _PromptFiles(
+        template.removesuffix("\n"),
+        tomllib.loads(answer_forms),
+        content_id("prompt", {"template": template, "answer_forms": answer_forms}),
+    )
+
+
+def task_prompt(
+    question: VideoQuestion,
+    template_name: str = "p2r",
+    *,
+    duration_seconds: float | None = None,
+    num_frames: int | None = None,
+) -> TaskPrompt:
+    """The prompt for `question`. Templates that state duration and frame count need both given.
+
+    All placeholders are filled in one pass: braces in a question are text and pull nothing in.
+    """
+    files = _prompt_files(template_name)
+    has_options = question.problem_type is ProblemType.MULTIPLE_CHOICE
+    values: dict[str, str | None] = {
+        "question": question_text(question),
+        "answer_form": files.answer_forms[question.problem_type.value],
+        "decide": "select the correct option" if has_options else "answer it",
+        "decision": "the correct option" if has_options else "your answer",
+        "duration": None if duration_seconds is None else _seconds(duration_seconds),
+        "num_frames": None if num_frames is None else str(num_frames),
+    }
+
+    def fill(placeholder: re.Match[str]) -> str:
+        value = values[placeholder[1]]
+        if value is None:
+            raise ValueError(
+                f"the {template_name!r} prompt states the clip's duration and number of frames:"
+                f" got {duration_seconds = }, {num_frames = }; give both"
+            )
+        return value
+
+    return TaskPrompt(_PLACEHOLDER.sub(fill, files.template), files.prompt_id)
+
+
+def question_text(question: VideoQuestion) -> str:
+    """The problem; with options, each on a line of its own and a line feed after the last."""
+    if not question.options:
+        return question.problem
+    return "\n".join([question.problem, *question.options, ""])
+
+
+def _seconds(duration: float) -> str:
+    """90.0 -> `90`, 10.3333 -> `10.3`: tenths are finer than any gap between sampled frames."""
+    if not 0 < duration < float("inf"):
+        raise ValueError(f"a clip's duration must be a positive number of seconds, got {duration}")
+    return f"{max(duration, 0.1):.1f}".removesuffix(".0")

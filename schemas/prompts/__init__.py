@@ -1,0 +1,1 @@
+"""Task prompts, one file per trace template."""

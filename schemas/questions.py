@@ -1,0 +1,88 @@
+"""A question about a video or an image, with its gold answer."""
+
+import re
+from enum import StrEnum
+from functools import cached_property
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.ids import content_id
+
+_ANSWER_TAG = re.compile(r"\A\s*<answer>(.*)</answer>\s*\Z", re.DOTALL)
+
+
+class ProblemType(StrEnum):
+    """What kind of answer a question wants; the values are the published releases' spelling."""
+
+    MULTIPLE_CHOICE = "multiple choice"
+    NUMERICAL = "numerical"
+    OCR = "OCR"
+    FREE_FORM = "free-form"
+    REGRESSION = "regression"
+    TEMPORAL_GROUNDING = "temporal grounding"
+
+
+class MediaRef(BaseModel):
+    """One video or image file, by its POSIX path relative to the media root."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["video", "image"]
+    path: str = Field(min_length=1)
+
+
+class VideoQuestion(BaseModel):
+    """One question. `question_id` names its content; `row` is its place in the question file.
+
+    `solution` is the gold answer without tags: an option letter, a number, a text, or for temporal
+    grounding `"a to b"` intervals in seconds joined by `", "`. Options carry their letters, as in
+    `"A. text"`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    problem: str = Field(min_length=1)
+    options: tuple[str, ...] = ()
+    solution: str = Field(min_length=1)
+    media: tuple[MediaRef, ...] = Field(min_length=1)
+    problem_type: ProblemType
+    data_source: str = ""
+    problem_id: str = ""
+    time_clues: tuple[tuple[float, float], ...] = ()
+    level: str = ""
+    row: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _options_fit_the_type(self) -> "VideoQuestion":
+        if (self.problem_type is ProblemType.MULTIPLE_CHOICE) and len(self.options) < 2:
+            raise ValueError(
+                f"a multiple choice question needs at least 2 options, got {len(self.options)}"
+            )
+        return self
+
+    @cached_property
+    def question_id(self) -> str:
+        """Content id of what makes the question what it is; its row and its id are left out."""
+        return content_id(
+            "question",
+            {
+                "problem": self.problem,
+                "options": self.options,
+                "solution": self.solution,
+                "media": [[ref.kind, ref.path] for ref in self.media],
+                "problem_type": self.problem_type.value,
+            },
+        )
+
+    @property
+    def data_type(self) -> str:
+        """`video`, `image`, or `video+image`: the kinds of its media, in that order."""
+        kinds = {ref.kind for ref in self.media}
+        return "+".join(kind for kind in ("video", "image") if kind in kinds)
+
+
+def strip_answer_tags(solution: str) -> str:
+    """`<answer>C</answer>` -> `C`; a text without the tags is only stripped of white space."""
+    match = _ANSWER_TAG.match(solution)
+    return (match.group(1) if match else solution).strip()

@@ -1,0 +1,203 @@
+"""Imports run one way, heavy dependencies have one door per room, and light modules stay light."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ALLOWED = {
+    "schemas": {"schemas"},
+    "media": {"media", "schemas"},
+    "judges": {"judges", "schemas", "media"},
+    "pipeline": {"pipeline", "schemas", "media", "judges"},
+    "train": {"train", "schemas", "media", "judges"},
+    "sandbox": {"sandbox", "schemas", "media", "judges", "pipeline", "train"},
+}
+OURS = {*ALLOWED, "tests", "benchmarks"}
+
+# One importing file per room. torch is everywhere in a trainer, so it is not counted in `train`.
+HEAVY = {
+    "accelerate",
+    "anthropic",
+    "av",
+    "datasets",
+    "decord",
+    "duckdb",
+    "jiwer",
+    "matplotlib",
+    "openai",
+    "peft",
+    "pyarrow",
+    "rouge_score",
+    "torch",
+    "transformers",
+    "trl",
+}
+COUNTED_ELSEWHERE = {("train", "torch"), ("sandbox", "torch")}
+
+# Modules that others import freely, besides all commands and packages: none may load what is heavy.
+LIGHT = {
+    "schemas.config",
+    "schemas.ids",
+    "schemas.prompting",
+    "schemas.questions",
+    "schemas.runs",
+    "schemas.samples",
+    "schemas.traces",
+    "schemas.verdicts",
+    "media.sampling",
+    "judges.answers",
+    "judges.leaks",
+    "judges.sufficiency",
+    "judges.backends.base",
+    "judges.backends.registry",
+}
+
+
+class Import(NamedTuple):
+    module: str
+    line: int
+    is_for_types: bool
+
+
+def product_files(repository: Path) -> list[Path]:
+    return [
+        path.relative_to(repository)
+        for room in ALLOWED
+        for path in sorted((repository / room).rglob("*.py"))
+    ]
+
+
+def imports_of(tree: ast.AST) -> Iterator[Import]:
+    """All imports of a file, those in functions included; a relative one is named as `.`."""
+    for_types = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
+        for statement in block.body
+        for node in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, id(node) in for_types)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield Import(module, node.lineno, id(node) in for_types)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            ("import_module", "__import__")
+        ):
+            for argument in node.args:
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                    yield Import(argument.value, node.lineno, False)
+
+
+def direction_faults(room: str, source: str) -> list[str]:
+    faults = []
+    for found in imports_of(ast.parse(source)):
+        root = found.module.split(".")[0]
+        if found.module.startswith("."):
+            faults.append(f"line {found.line}: relative import; write the package's name")
+        elif root in OURS and root not in ALLOWED[room]:
+            faults.append(f"line {found.line}: {room} must not import {found.module}")
+    return faults
+
+
+def door_faults(files: dict[str, str]) -> list[str]:
+    """`files`: path to source. A heavy dependency may be imported by one file of a room."""
+    doors: dict[tuple[str, str], set[str]] = {}
+    for path, source in files.items():
+        for found in imports_of(ast.parse(source)):
+            root = found.module.split(".")[0]
+            if root in HEAVY and not found.is_for_types:
+                doors.setdefault((path.split("/")[0], root), set()).add(path)
+    return [
+        f"{dependency} is imported by {len(paths)} files of {room}: {', '.join(sorted(paths))}"
+        for (room, dependency), paths in sorted(doors.items())
+        if len(paths) > 1 and (room, dependency) not in COUNTED_ELSEWHERE
+    ]
+
+
+def test_imports_run_one_way(repository: Path) -> None:
+    files = product_files(repository)
+    assert len(files) > 20
+    faults = [
+        f"{path}, {fault}"
+        for path in files
+        for fault in direction_faults(path.parts[0], (repository / path).read_text("utf-8"))
+    ]
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("schemas", "import media.frames"),
+        ("schemas", "from judges.answers import score_answer"),
+        ("media", "def load():\n    from judges import answers"),
+        ("judges", "if TYPE_CHECKING:\n    from pipeline.steps import Verified"),
+        ("pipeline", "import train"),
+        ("train", "from pipeline import export"),
+        ("judges", "import_module('sandbox.oracle')"),
+        ("pipeline", "from sandbox import clips"),
+        ("sandbox", "from tests import conftest"),
+        ("media", "from . import sampling"),
+    ],
+)
+def test_the_direction_test_sees_every_kind_of_import(room: str, source: str) -> None:
+    assert len(direction_faults(room, source)) == 1
+    assert direction_faults(room, "import schemas.ids\nimport json") == []
+
+
+def test_a_heavy_dependency_has_one_importing_file_per_room(repository: Path) -> None:
+    files = {
+        str(path): (repository / path).read_text("utf-8") for path in product_files(repository)
+    }
+    faults = door_faults(files)
+    assert not faults, "\n".join(faults)
+
+
+def test_the_door_test_counts_lazy_imports_but_not_those_for_types() -> None:
+    lazy = "def f():\n    import duckdb.typing"
+    for_types = "if TYPE_CHECKING:\n    import duckdb"
+    assert door_faults({"schemas/a.py": lazy, "media/b.py": lazy}) == []
+    assert door_faults({"schemas/a.py": lazy, "schemas/b.py": for_types}) == []
+    assert door_faults({"schemas/a.py": lazy, "schemas/b.py": "from duckdb import connect"}) == [
+        "duckdb is imported by 2 files of schemas: schemas/a.py, schemas/b.py"
+    ]
+
+
+def test_packages_commands_and_light_modules_load_nothing_heavy(repository: Path) -> None:
+    """Measured in one fresh interpreter, module by module, so that the culprit is named."""
+    modules = set(LIGHT)
+    for path in product_files(repository):
+        name = ".".join(path.with_suffix("").parts)
+        if path.name == "__init__.py":
+            modules.add(name.removesuffix(".__init__"))
+        elif '__name__ == "__main__"' in (repository / path).read_text("utf-8"):
+            modules.add(name)
+    program = (
+        "import importlib, json, sys\n"
+        "names, heavy, loaded, found = *map(json.loads, sys.argv[1:]), set(), {}\n"
+        "for name in names:\n"
+        "    importlib.import_module(name)\n"
+        "    new = {module for module in heavy if module in sys.modules} - loaded\n"
+        "    loaded |= new\n"
+        "    found |= {name: sorted(new)} if new else {}\n"
+        "print(json.dumps(found))"
+    )
+    heavy = [*sorted(HEAVY), "numpy"]
+    finished = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(sorted(modules)), json.dumps(heavy)],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout) == {}

@@ -1,0 +1,98 @@
+"""kill -9 at random moments: nothing that was committed is paid again, and the dataset is the
+same.
+"""
+
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from helpers.builds import build_command, dataset_rows, environment, query, run_build
+from helpers.scripted_world import make_world
+from servers.model_server import running_server
+
+NUM_QUESTIONS, NUM_KILLS = 400, 30
+CONCURRENCY = 8
+
+pytestmark = pytest.mark.process
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_thirty_kills_change_nothing_and_repeat_only_what_was_not_committed(tmp_path: Path) -> None:
+    questions = make_world(tmp_path / "world", NUM_QUESTIONS)
+    helpers = Path(__file__).parent.parent
+    with running_server(
+        tmp_path / "requests.jsonl", brain="helpers.scripted_world:brain", python_path=helpers
+    ) as server:
+        reference, out = tmp_path / "reference", tmp_path / "out"
+        assert run_build(build_command(questions, reference), server.url).returncode == 0
+        once = server.requests("/v1/messages")
+        server.control(latency_ms=250)
+        command = build_command(questions, out, "--concurrency", str(CONCURRENCY))
+        draw = random.Random(0)
+        committed_at: list[tuple[float, Counter[Call]]] = []
+        while len(committed_at) < NUM_KILLS:
+            process = subprocess.Popen(
+                command,
+                env=environment(server.url),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            # Some kills hit the start, some the planning, most the calls.
+            time.sleep(draw.uniform(0.5, 3.0) if draw.random() < 0.3 else draw.uniform(4.0, 8.0))
+            alive = process.poll() is None
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            assert alive, f"ended by itself ({process.returncode}) after {len(committed_at)} kills"
+            committed_at.append((time.time(), _committed_calls(out)))
+        done = run_build(command, server.url)
+        assert done.returncode == 0, done.stderr
+        log = server.requests("/v1/messages")[len(once) :]
+
+    assert dataset_rows(out) == dataset_rows(reference)
+    assert query(out, _OUTCOMES) == query(reference, _OUTCOMES)
+    needed = Counter(map(_call, once))
+    assert Counter(map(_call, log)).keys() == needed.keys()
+    repeats = len(log) - len(once)
+    assert repeats > 0, "no kill hit a call in flight: the test has shown nothing"
+    for killed_at, committed in committed_at:
+        asked_later = Counter(_call(record) for record in log if record["time"] > killed_at)
+        paid_twice = {call for call in asked_later if committed[call] >= needed[call]}
+        assert not paid_twice, f"committed at the kill, yet asked again: {sorted(paid_twice)[:5]}"
+    print(f"{NUM_KILLS} kills, {len(once)} calls needed, {repeats} repeated")
+
+
+Call = tuple[int, bool]  # number of the question, and whether the request carried frames
+
+
+def _call(record: dict[str, Any]) -> Call:
+    number = int(record["text"].split("Question ", 1)[1].split(":", 1)[0])
+    return number, bool(record["images"])
+
+
+def _committed_calls(out: Path) -> Counter[Call]:
+    """Calls in the file as the kill left it; that it opens at all is part of the test."""
+    if not (out / "cot.duckdb").exists():
+        return Counter()
+    with duckdb.connect(str(out / "cot.duckdb")) as connection:
+        if ("calls",) not in connection.execute("show tables").fetchall():
+            return Counter()
+        rows = connection.execute(
+            "select problem_id, step from calls join questions using (question_id) "
+            "where status = 'ok'"
+        ).fetchall()
+    return Counter((int(problem_id), step == "generate") for problem_id, step in rows)
+
+
+_OUTCOMES = """
+    select q.row, r.step, r.reason, r.detail, a.output
+    from questions q left join rejections r using (question_id)
+    left join attempts a using (question_id)
+    order by q.row
+"""

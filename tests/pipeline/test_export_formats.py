@@ -1,0 +1,147 @@
+"""The further formats of an export, read back with our own reader and with `datasets`."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from helpers.built_ledger import add_attempt, built_ledger, empty_ledger, question
+from helpers.exports import ACCEPTED, load, rich_questions, rows_of
+
+from pipeline.export import export_further, export_trl, export_videop2r
+from schemas.annotations import read_questions
+
+
+def test_videop2r_has_the_releases_fields_and_types(tmp_path: Path) -> None:
+    with built_ledger(tmp_path) as ledger:
+        export_videop2r(ledger, tmp_path)
+    rows = json.loads(gzip.decompress((tmp_path / "videop2r/sft.part1of1.json.gz").read_bytes()))
+    assert rows[0] == {
+        "problem": "What happens in clip 0?",
+        "options": '["A. red | green", "B. *blue*", "C. <b>none</b>"]',
+        "solution": "<answer>A</answer>",
+        "answer": "A",
+        "path": "clips/000.mp4",
+        "data_source": "kitchen/train",
+        "data_type": "video",
+        "problem_type": "multiple choice",
+        "observation": "seen",
+        "process": "<think>thought 0 0</think>",
+        "output": "<observation>seen</observation> <think>thought 0 0</think><answer>A</answer>",
+        "problem_id": "0",
+        "reward": 1.0,
+        "select": True,
+        "clean_version": "",
+    }
+    assert [int(row["problem_id"]) for row in rows] == ACCEPTED
+
+
+@pytest.mark.parametrize("format_name", ["videop2r", "auto"])
+def test_our_reader_reads_the_videop2r_export_back_to_the_same_questions(
+    tmp_path: Path, format_name: str
+) -> None:
+    with built_ledger(tmp_path) as ledger:
+        export_videop2r(ledger, tmp_path)
+    read = list(read_questions(tmp_path / "videop2r/sft.part1of1.json.gz", format=format_name))
+    expected = [
+        question(row).model_copy(update={"row": place}) for place, row in enumerate(ACCEPTED)
+    ]
+    assert read == expected
+
+
+def test_questions_on_several_files_are_left_out_of_videop2r_and_counted(tmp_path: Path) -> None:
+    with empty_ledger(tmp_path) as ledger:
+        ledger.add_questions(rich_questions())
+        for asked in rich_questions():
+            add_attempt(ledger, asked)
+        exported = export_videop2r(ledger, tmp_path)
+    assert (exported.num_rows, exported.num_left_out) == (3, 1)
+    rows = json.loads(gzip.decompress((tmp_path / "videop2r/sft.part1of1.json.gz").read_bytes()))
+    assert [row["problem_id"] for row in rows] == ["0", "1", "2"]
+
+
+def test_what_was_written_is_said_with_what_was_left_out(tmp_path: Path) -> None:
+    with empty_ledger(tmp_path) as ledger:
+        ledger.add_questions(rich_questions())
+        for asked in rich_questions():
+            add_attempt(ledger, asked)
+        said = export_further(ledger, tmp_path, ["trl", "videop2r"])
+    assert said == [
+        f"{tmp_path}/videop2r: rows 3, left out 1: it has one path per row, they have several",
+        f"{tmp_path}/trl: rows 4",
+    ]
+
+
+def test_what_an_earlier_run_wrote_does_not_go_stale(tmp_path: Path) -> None:
+    with empty_ledger(tmp_path) as ledger:
+        assert export_further(ledger, tmp_path, []) == []
+        assert not (tmp_path / "trl").exists()
+        export_further(ledger, tmp_path, ["trl", "videop2r"])
+        ledger.add_question(question(0))
+        add_attempt(ledger, question(0))
+        said = export_further(ledger, tmp_path, ["trl"])
+    assert said[0] == f"{tmp_path}/videop2r: rows 1 (an earlier run asked for this format)"
+    assert said[1] == f"{tmp_path}/trl: rows 1"
+    (part,) = (tmp_path / "videop2r").iterdir()
+    assert [row["problem_id"] for row in json.loads(gzip.decompress(part.read_bytes()))] == ["0"]
+    assert [row["question_id"] for row in rows_of(tmp_path / "trl")] == [question(0).question_id]
+
+
+def test_files_of_others_are_not_deleted_for_an_export_that_nobody_asked_for(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "videop2r").mkdir()
+    (tmp_path / "videop2r" / "notes.txt").write_text("mine")
+    with empty_ledger(tmp_path) as ledger:
+        export_further(ledger, tmp_path, ["trl"])
+        (tmp_path / "trl" / "checkpoint.pt").write_text("mine")
+        (said,) = export_further(ledger, tmp_path, [])
+    assert "trl is of an earlier run and was not brought up to date" in said
+    assert "--export trl replaces it" in said
+    assert (tmp_path / "trl" / "checkpoint.pt").exists()
+    assert (tmp_path / "videop2r" / "notes.txt").exists()
+
+
+def test_an_empty_videop2r_export_is_an_empty_list(tmp_path: Path) -> None:
+    with empty_ledger(tmp_path) as ledger:
+        export_videop2r(ledger, tmp_path)
+    (part,) = (tmp_path / "videop2r").iterdir()
+    assert json.loads(gzip.decompress(part.read_bytes())) == []
+
+
+def test_trl_messages_are_plain_texts_with_the_gold_answer(tmp_path: Path) -> None:
+    with empty_ledger(tmp_path) as ledger:
+        asked = question(3)
+        ledger.add_question(asked)
+        add_attempt(
+            ledger,
+            asked,
+            score=0.7,
+            output="<observation>o</observation>\n<think>t</think><answer>nearly</answer>",
+            answer="nearly",
+        )
+        export_trl(ledger, tmp_path)
+    loaded = load(tmp_path / "trl", tmp_path / "cache")
+    assert loaded.column_names == ["messages", "videos", "question_id"]
+    user, assistant = loaded[0]["messages"]
+    assert user["role"] == "user"
+    assert user["content"].startswith("What happens in clip 3?")
+    assert assistant == {
+        "role": "assistant",
+        "content": (
+            "<observation>o</observation> <think>t</think><answer>thing 3 “happens”</answer>"
+        ),
+    }
+    assert loaded[0]["videos"] == ["clips/003.mp4"]
+
+
+def test_trl_names_videos_and_images_apart(tmp_path: Path) -> None:
+    with empty_ledger(tmp_path) as ledger:
+        ledger.add_questions(rich_questions())
+        for asked in rich_questions():
+            add_attempt(ledger, asked)
+        export_trl(ledger, tmp_path)
+    loaded = load(tmp_path / "trl", tmp_path / "cache")
+    assert loaded.column_names == ["messages", "videos", "images", "question_id"]
+    assert loaded["videos"][:] == [["clips/000.mp4"], ["clips/001.mp4"], [], ["clips/past.mp4"]]
+    assert loaded["images"][:] == [[], [], ["stills/a b.png"], ["stills/now.png"]]

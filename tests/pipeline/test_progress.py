@@ -1,0 +1,145 @@
+"""What a running build says of itself: right counts, a file that is never half written."""
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.built_ledger import question
+from rich.console import Console
+
+from judges.backends.base import Usage
+from judges.backends.calls import CallStats
+from pipeline.progress import FunnelKey, Progress, funnel_table, headline, write_atomically
+from schemas.samples import CoTSample, Reason, Rejection, Step
+
+LOW = Rejection(Step.VERIFY, Reason.LOW_SCORE, "0.1 is below 0.6")
+
+
+def progress(out: Path, *, total: int = 10, **options: Any) -> Progress:
+    before: Counter[FunnelKey] = Counter({("accepted", "", "street/train", "free-form"): 2})
+    defaults: dict[str, Any] = {
+        "funnel": before,
+        "stats": {"generator": CallStats(4), "judge": CallStats(4)},
+        "run_id": "run-1",
+        "console": Console(file=io.StringIO(), width=200),
+    }
+    return Progress(out, total=total, **defaults | options)
+
+
+def sample(row: int) -> CoTSample:
+    return CoTSample(question(row).question_id, 0, "", "", "", "", 1.0, "")
+
+
+def written(out: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((out / "progress.json").read_text())
+    return content
+
+
+def test_outcomes_add_to_those_of_earlier_runs(tmp_path: Path) -> None:
+    shown = progress(tmp_path)
+    shown.outcome(question(1), sample(1))
+    shown.outcome(question(3), LOW)
+    shown.outcome(question(2), LOW)
+    shown.refresh()
+    found = written(tmp_path)
+    assert (found["questions"], found["settled"], found["accepted"]) == (10, 5, 3)
+    assert (found["state"], found["run_id"]) == ("running", "run-1")
+    counts = {
+        (row["step"], row["reason"], row["data_source"], row["problem_type"]): row["count"]
+        for row in found["funnel"]
+    }
+    assert counts == {
+        ("accepted", "", "street/train", "free-form"): 3,
+        ("verify", "low_score", "kitchen/train", "free-form"): 1,
+        ("verify", "low_score", "street/train", "multiple choice"): 1,
+    }
+
+
+def test_a_build_is_complete_when_every_question_has_its_outcome(tmp_path: Path) -> None:
+    shown = progress(tmp_path, total=3)
+    assert not shown.is_complete
+    shown.outcome(question(3), LOW)
+    assert shown.is_complete
+
+
+def test_the_time_left_follows_from_this_runs_rate_alone(tmp_path: Path) -> None:
+    """What earlier runs settled says nothing about how fast this one is."""
+    shown = progress(tmp_path, total=1002)
+    assert shown.snapshot()["eta_seconds"] is None  # no rate yet
+    for row in range(10):
+        shown.outcome(question(row), LOW)
+    found = shown.snapshot()
+    expected = 990 / 10 * found["seconds"]  # 990 left, 10 since the start
+    assert found["eta_seconds"] == pytest.approx(expected, abs=99 * 0.1)
+
+
+def test_nothing_left_has_no_time_left(tmp_path: Path) -> None:
+    shown = progress(tmp_path, total=3)
+    shown.outcome(question(3), LOW)
+    assert shown.snapshot()["eta_seconds"] is None
+
+
+def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "progress.json"
+    write_atomically(path, "old and long enough")
+    with path.open("rb", buffering=0) as reading:
+        assert reading.read(3) == b"old"
+        write_atomically(path, "new")
+        assert reading.read() == b" and long enough"
+    assert path.read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["progress.json"]
+
+
+def test_a_run_that_breaks_is_failed_and_one_that_ends_is_what_it_was_told(tmp_path: Path) -> None:
+    with progress(tmp_path):
+        assert written(tmp_path)["state"] == "running"
+    with pytest.raises(ZeroDivisionError), progress(tmp_path):
+        raise ZeroDivisionError
+    assert written(tmp_path)["state"] == "failed"
+    with pytest.raises(KeyboardInterrupt), progress(tmp_path):
+        raise KeyboardInterrupt
+    assert written(tmp_path)["state"] == "stopped"
+    with progress(tmp_path) as shown:
+        shown.state = "finished"
+    assert written(tmp_path)["state"] == "finished"
+
+
+def test_a_log_file_gets_lines_and_not_a_table_over_and_over(tmp_path: Path) -> None:
+    log = io.StringIO()
+    with progress(tmp_path, console=Console(file=log, width=20)) as shown:
+        for _ in range(50):
+            shown.refresh()
+        shown.state, shown.note = "stopped", "the budget is spent"
+    first, last = log.getvalue().splitlines()
+    assert first == "running: 2 of 10 settled, 2 kept, 0 rejected, 0 calls/min, $0.0000"
+    assert last.startswith("stopped: 2 of 10 settled")
+    assert last.endswith("the budget is spent")
+
+
+def test_the_headline_says_when_a_price_is_not_known(tmp_path: Path) -> None:
+    priced, unpriced = CallStats(4), CallStats(4, is_cost_known=False)
+    priced.count_usage(Usage(10, 10), 1.5)
+    assert "$1.5000" in headline(progress(tmp_path, stats={"both": priced}).snapshot())
+    both = progress(tmp_path, stats={"generator": priced, "judge": unpriced})
+    assert "price not known" in headline(both.snapshot())
+
+
+def test_the_headline_says_that_calls_are_tried_again(tmp_path: Path) -> None:
+    struggling = progress(tmp_path, stats={"both": CallStats(4, retries=1200)})
+    assert "1,200 calls tried again" in headline(struggling.snapshot())
+
+
+def test_the_table_has_a_row_per_reason_and_one_for_what_is_open(tmp_path: Path) -> None:
+    shown = progress(tmp_path)
+    for row in range(3):
+        shown.outcome(question(row), LOW)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(funnel_table(shown.snapshot()))
+    table = console.file.getvalue()  # type: ignore[attr-defined]
+    cells = [line.replace("│", " ").split() for line in table.splitlines()]
+    assert ["verify", "low_score", "3", "30.0%"] in cells
+    assert ["accepted", "2", "20.0%"] in cells
+    assert ["open", "5", "50.0%"] in cells

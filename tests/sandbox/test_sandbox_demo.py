@@ -1,0 +1,41 @@
+"""The demo as a user runs it: two commands deep, to a dataset that loads, and again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+SMALL = ("--clips", "6", "--stills", "3", "--questions", "40")
+
+
+def demo(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sandbox.demo", "--out", str(out), *SMALL, *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
+def test_the_demo_ends_with_a_dataset_and_runs_again(tmp_path: Path) -> None:
+    first = demo(tmp_path)
+    assert first.returncode == 0, first.stdout + first.stderr
+    for stage in range(1, 5):
+        assert f"[{stage}/4] done in" in first.stdout
+    for named in ("blind level", "answer_leak", "low_score", "accepted", "num_rows", "README.md"):
+        assert named in first.stdout
+    rows = pq.read_table(tmp_path / "cot" / "dataset").to_pylist()
+    asked = json.loads((tmp_path / "world" / "questions.json").read_text())
+    assert 0 < len(rows) < len(asked) == 40
+    gold = {row["problem_id"]: row["solution"] for row in asked}
+    assert all(row["solution"] == gold[int(row["problem_id"])] for row in rows)
+    assert all(row["data_source"].startswith("sandbox/") for row in rows)
+
+    second = demo(tmp_path)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert pq.read_table(tmp_path / "cot" / "dataset").to_pylist() == rows
+
+
+def test_a_failing_stage_ends_the_demo_with_its_status(tmp_path: Path) -> None:
+    failed = demo(tmp_path, "--judge", "oracle:7,rude=1")
+    assert failed.returncode == 2
+    assert "rates are wrong, insufficient" in failed.stderr
+    assert "[3/4]" not in failed.stdout

@@ -1,0 +1,129 @@
+"""Tiny models load through the Auto classes, repeat by seed, and read what they are given."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+)
+
+from sandbox.tiny_model import Kind, TinySize, build_llama, build_tokenizer, main, save_tiny_model
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def test_the_same_seed_writes_the_same_files_in_another_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sandbox.tiny_model", "--kind", "llama"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "one")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nonsense" in done.stdout
+    main(["--kind", "llama", "--output-dir", str(tmp_path / "two")])
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2.5-vl"])
+def test_another_seed_changes_the_weights_and_nothing_else(tmp_path: Path, kind: Kind) -> None:
+    first = contents(save_tiny_model(kind, tmp_path / "one", seed=0))
+    again = contents(save_tiny_model(kind, tmp_path / "two", seed=0))
+    other = contents(save_tiny_model(kind, tmp_path / "three", seed=1))
+    assert first == again
+    assert {name for name in first if first[name] != other[name]} == {"model.safetensors"}
+
+
+def test_building_a_model_leaves_the_global_random_state_alone() -> None:
+    tokenizer = build_tokenizer()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    build_llama(tokenizer)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    "text", ["plain words", "A) 42.5 %", "中文 \u00e9\U0001f600", "a\n\n  b\t"]
+)
+def test_every_text_survives_the_tokenizer(text: str) -> None:
+    tokenizer = build_tokenizer()
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+
+
+def test_prompts_of_the_product_take_few_tokens() -> None:
+    tokenizer = build_tokenizer()
+    text = "<observation> a red circle moves left </observation> <think> yes </think>"
+    assert len(tokenizer(text).input_ids) < len(text) / 2.5
+
+
+def test_the_llama_loads_and_its_template_marks_the_assistants_tokens(tmp_path: Path) -> None:
+    folder = save_tiny_model("llama", tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    messages = [{"role": "user", "content": "red?"}, {"role": "assistant", "content": "yes"}]
+    encoded = tokenizer.apply_chat_template(
+        messages, return_dict=True, return_assistant_tokens_mask=True
+    )
+    kept = [
+        token
+        for token, is_kept in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True)
+        if is_kept
+    ]
+    assert tokenizer.decode(kept) == "yes<|im_end|>\n"
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    logits = model(input_ids=torch.tensor([encoded["input_ids"]])).logits
+    assert logits.isfinite().all()
+    assert logits.argmax(-1).unique().numel() > 3
+
+
+def test_the_video_model_sees_images_and_videos(tmp_path: Path) -> None:
+    folder = save_tiny_model("qwen2.5-vl", tmp_path)
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    noise = np.random.default_rng(0)
+
+    def logits(kind: str) -> torch.Tensor:
+        content = [{"type": kind}, {"type": "text", "text": "What moves?"}]
+        prompt = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        pixels = noise.integers(0, 255, (4, 56, 84, 3), dtype=np.uint8)
+        given = (
+            {"images": [Image.fromarray(pixels[0])]}
+            if kind == "image"
+            else {"videos": [torch.from_numpy(pixels).permute(0, 3, 1, 2)]}
+        )
+        if kind == "video":
+            given |= {"do_sample_frames": False}
+        inputs = processor(text=[prompt], return_tensors="pt", **given)
+        # 84 x 56 pixels are 6 tokens; two frames make one temporal cell
+        token = model.config.image_token_id if kind == "image" else model.config.video_token_id
+        assert (inputs["input_ids"] == token).sum() == (6 if kind == "image" else 12)
+        with torch.inference_mode():
+            return model(**inputs).logits
+
+    for kind in ("image", "video"):
+        assert not torch.allclose(logits(kind), logits(kind), atol=1e-3)
+
+
+def test_a_width_that_rotary_positions_cannot_split_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 8 times the number of heads"):
+        TinySize(width=40)
+
+
+def test_a_wrong_width_on_the_command_line_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--out", str(tmp_path), "--width", "40"])
+    assert caught.value.code == 2
+    assert "width" in capsys.readouterr().err

@@ -1,0 +1,252 @@
+"""The configuration that all commands share: precedence, sentences, help, exit statuses."""
+
+import importlib
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers.example_config import REQUIRED, ExampleConfig, read, sentence
+
+from schemas.config import (
+    EXIT_STOPPED,
+    EXIT_USAGE,
+    Config,
+    UsageError,
+    parse_command,
+    print_config,
+    read_config,
+    run_command,
+    undocumented_fields,
+)
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Callable[[str], str]:
+    def write(text: str) -> str:
+        path = tmp_path / "options.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_flags_win_over_the_config_file_which_wins_over_defaults(
+    config_file: Callable[[str], str],
+) -> None:
+    path = config_file("threshold: 0.3\nlimit: 5\n")
+    config = read(*REQUIRED, "--config", path, "--threshold", "0.9")
+    assert (config.threshold, config.limit, config.span) == (0.9, 5, (3, 4))
+
+
+def test_a_flag_given_before_the_config_file_wins_too(config_file: Callable[[str], str]) -> None:
+    assert read("--limit", "7", "--config", config_file("limit: 5"), *REQUIRED).limit == 7
+
+
+def test_config_file_keys_are_kebab_or_snake_case_or_an_alias(
+    config_file: Callable[[str], str],
+) -> None:
+    path = config_file(
+        "questions: q.json\nout: there\nstrip_prefix: [a, b]\ndecode-timeout-seconds: 5\n"
+    )
+    config = read("--config", path)
+    assert config.output_dir == Path("there")
+    assert config.strip_prefix == ("a", "b")
+    assert config.decode_timeout_seconds == 5
+
+
+def test_a_list_flag_takes_several_values_and_may_be_repeated(
+    config_file: Callable[[str], str],
+) -> None:
+    path = config_file("strip-prefix: [from-the-file]")
+    config = read(
+        *REQUIRED,
+        "--config",
+        path,
+        "--strip-prefix",
+        "a",
+        "b",
+        "--strip-prefix",
+        "c",
+        "--span",
+        "1",
+        "2",
+    )
+    assert config.strip_prefix == ("a", "b", "c")
+    assert config.span == (1, 2)
+
+
+def test_a_switch_can_be_turned_off_against_the_config_file(
+    config_file: Callable[[str], str],
+) -> None:
+    path = config_file("batch: true\nmax-cost-usd: 3\n")
+    assert read(*REQUIRED, "--config", path).batch is True
+    assert read(*REQUIRED, "--config", path, "--no-batch").batch is False
+
+
+def test_none_unsets_an_option_that_the_config_file_set(config_file: Callable[[str], str]) -> None:
+    assert read(*REQUIRED, "--config", config_file("limit: 5"), "--limit", "none").limit is None
+
+
+def test_out_is_short_for_output_dir() -> None:
+    assert read("--questions", "q.json", "--out", "there").output_dir == Path("there")
+
+
+def test_a_field_can_be_positional() -> None:
+    config = read_config(
+        ExampleConfig,
+        ["there", "--questions", "q.json"],
+        prog="p2r.example",
+        description="",
+        positional=("output_dir",),
+    )
+    assert config.output_dir == Path("there")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], ["--questions, --output-dir", "missing"]),
+        (["--out", "o"], ["--questions", "missing"]),
+        (
+            [*REQUIRED, "--thresold", "1"],
+            ["unknown option --thresold", "did you mean --threshold?"],
+        ),
+        ([*REQUIRED, "--thresold=1"], ["unknown option --thresold;"]),
+        ([*REQUIRED, "--thresh", "0.5"], ["unknown option --thresh", "--threshold"]),
+        ([*REQUIRED, "stray"], ["'stray'"]),
+        ([*REQUIRED, "--threshold", "1.5"], ["--threshold", "less than or equal to 1", "'1.5'"]),
+        ([*REQUIRED, "--threshold", "nan"], ["--threshold", "'nan'"]),
+        ([*REQUIRED, "--max-cost-usd", "inf"], ["--max-cost-usd", "'inf'"]),
+        ([*REQUIRED, "--limit", "many"], ["--limit", "integer", "'many'"]),
+        ([*REQUIRED, "--reader", "ffmpeg"], ["--reader", "'decord' or 'pyav'", "'ffmpeg'"]),
+        ([*REQUIRED, "--limit"], ["--limit", "expected one argument"]),
+        ([*REQUIRED, "--span", "1"], ["--span", "expected 2 arguments"]),
+        ([*REQUIRED, "--batch"], ["--batch needs --max-cost-usd"]),
+        ([*REQUIRED, "--config", "absent.yaml"], ["absent.yaml", "No such file"]),
+    ],
+)
+def test_wrong_usage_is_told_in_the_users_terms(argv: list[str], words: list[str]) -> None:
+    message = sentence(*argv)
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("thresold: 0.5", ["'thresold'", "did you mean 'threshold'?"]),
+        ("strip-prefx: a", ["'strip-prefx'", "did you mean 'strip-prefix'?"]),
+        ("threshold: 7", ["--threshold (in ", "options.yaml", "less than or equal to 1"]),
+        ("limit: true", ["'limit'", "true"]),
+        ("limit: 3\nlimit: 4", ["'limit' twice"]),
+        ("output-dir: a\noutput_dir: b", ["'output-dir' twice"]),
+        ("- a\n- b", ["not a list"]),
+        ("a: [", ["not valid YAML"]),
+    ],
+)
+def test_a_wrong_config_file_is_told_with_its_key(
+    config_file: Callable[[str], str], text: str, words: list[str]
+) -> None:
+    message = sentence(*REQUIRED, "--config", config_file(text))
+    for word in words:
+        assert word in message
+
+
+def test_an_empty_config_file_changes_nothing(config_file: Callable[[str], str]) -> None:
+    assert read(*REQUIRED, "--config", config_file("")) == read(*REQUIRED)
+
+
+def test_wrong_usage_is_one_line_on_stderr_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse_command(ExampleConfig, ["--a\nb", "x"], prog="p2r.example", description="")
+    assert caught.value.code == EXIT_USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("p2r.example: error: unknown option")
+    assert err.count("\n") == 1
+
+
+def test_help_tells_meaning_default_and_unit(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse_command(ExampleConfig, ["--help"], prog="p2r.example", description="An example.")
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Question file; 100 % of it is read. (required)" in text
+    assert "Time that one file may take to decode. (default: 60 seconds)" in text
+    assert "Money to spend at most. (default: none; in US dollars)" in text
+    assert "--batch, --no-batch Use the batch API. (default: off)" in text
+    assert "--reader {decord,pyav} Video reader. (default: decord)" in text
+    assert "--output-dir DIR, --out DIR" in text
+
+
+def test_the_printed_configuration_is_a_config_file(
+    config_file: Callable[[str], str],
+) -> None:
+    config = read(*REQUIRED, "--batch", "--max-cost-usd", "3", "--strip-prefix", "ä", "yes")
+    printed = io.StringIO()
+    print_config(config, printed)
+    assert yaml.safe_load(printed.getvalue())["strip-prefix"] == ["ä", "yes"]
+    assert read("--config", config_file(printed.getvalue())) == config
+
+
+class _MendableError(Exception):
+    pass
+
+
+def test_run_command_turns_exceptions_into_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    def status_of(main: Callable[[], int]) -> object:
+        with pytest.raises(SystemExit) as caught:
+            run_command("p2r.example", main, usage_errors=(_MendableError,))
+        return caught.value.code
+
+    def raising(error: BaseException) -> Callable[[], int]:
+        def main() -> int:
+            raise error
+
+        return main
+
+    assert status_of(lambda: 1) == 1
+    assert status_of(raising(UsageError("one\ntwo"))) == EXIT_USAGE
+    assert status_of(raising(_MendableError("three"))) == EXIT_USAGE
+    assert status_of(raising(KeyboardInterrupt())) == EXIT_STOPPED
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[:2] == ["p2r.example: error: one two", "p2r.example: error: three"]
+    with pytest.raises(ZeroDivisionError):
+        run_command("p2r.example", raising(ZeroDivisionError()))
+
+
+def test_a_field_without_help_is_found() -> None:
+    class Silent(Config):
+        """No help under the second field."""
+
+        told: int = 1
+        """Told."""
+        untold: int = 1
+
+    assert undocumented_fields(Silent) == ["untold"]
+
+
+def test_every_option_of_every_command_has_help(repository: Path) -> None:
+    for room in ("schemas", "media", "judges", "pipeline", "train", "sandbox"):
+        for path in sorted((repository / room).rglob("*.py")):
+            if "(Config)" in path.read_text(encoding="utf-8"):
+                importlib.import_module(
+                    ".".join(path.relative_to(repository).with_suffix("").parts)
+                )
+    classes = [cls for cls in Config.__subclasses__() if not cls.__module__.startswith("test")]
+    untold = {cls.__name__: undocumented_fields(cls) for cls in classes}
+    assert {name: fields for name, fields in untold.items() if fields} == {}
+
+
+def test_config_imports_nothing_heavy() -> None:
+    heavy = "('torch', 'duckdb', 'pyarrow', 'numpy', 'yaml', 'jinja2')"
+    code = (
+        "import sys, schemas.config, schemas.runs; "
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
