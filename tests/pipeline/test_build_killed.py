@@ -14,10 +14,12 @@ import duckdb
 import pytest
 from helpers.builds import build_command, dataset_rows, environment, query, run_build
 from helpers.scripted_world import make_world
-from servers.model_server import running_server
+from servers.model_server import RunningServer, running_server
 
 NUM_QUESTIONS, NUM_KILLS = 400, 30
 CONCURRENCY = 8
+# 30 kills after at most this many answers, and 8 more in flight at each, stay below the 744 needed.
+MAX_CALLS_BETWEEN_KILLS = 15
 
 pytestmark = pytest.mark.process
 
@@ -44,8 +46,12 @@ def test_thirty_kills_change_nothing_and_repeat_only_what_was_not_committed(tmp_
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            # Some kills hit the start, some the planning, most the calls.
-            time.sleep(draw.uniform(0.5, 3.0) if draw.random() < 0.3 else draw.uniform(4.0, 8.0))
+            # Some kills hit the start or the planning, most the calls. They count calls, not
+            # seconds, so that a fast machine is not done before the last kill.
+            answered = _num_answered(server) + draw.randint(1, MAX_CALLS_BETWEEN_KILLS)
+            deadline = time.monotonic() + (draw.uniform(0.5, 3.0) if draw.random() < 0.3 else 60.0)
+            while time.monotonic() < deadline and _num_answered(server) < answered:
+                time.sleep(0.02)
             alive = process.poll() is None
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -69,6 +75,10 @@ def test_thirty_kills_change_nothing_and_repeat_only_what_was_not_committed(tmp_
 
 
 Call = tuple[int, bool]  # number of the question, and whether the request carried frames
+
+
+def _num_answered(server: RunningServer) -> int:
+    return server.log_path.read_bytes().count(b"\n")
 
 
 def _call(record: dict[str, Any]) -> Call:

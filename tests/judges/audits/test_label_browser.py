@@ -91,8 +91,8 @@ def test_twenty_rows_by_keyboard_with_kills_in_the_middle_lose_nothing(
         browser.press("s")
         browser.wait_for("document.body.innerText.includes('Connection to the server was lost')")
         assert browser.run(f"{SHOWN}.item") == "item-008"  # not taken for labelled
-        server.start()
         before = browser.run(f"{SHOWN}.shown")
+        server.start()
         browser.wait_for(f"{SHOWN} && {SHOWN}.shown !== {before!r}")  # it comes back by itself
         assert browser.run(f"{SHOWN}.done") == "8"
 
