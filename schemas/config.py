@@ -12,6 +12,7 @@ The string under a field is its help text. Wrong usage ends in one sentence on s
 """
 
 import difflib
+import errno
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ from typing import Any, NoReturn, TextIO, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from schemas.ledger_errors import LedgerWriteError
 from schemas.option_parser import OptionError, option_name, option_parser
 from schemas.redaction import redact
 
@@ -123,13 +125,25 @@ def run_command(
     """Run a command's `main` and exit with its status.
 
     `UsageError` and the exceptions in `usage_errors` (those that the user can mend) end in one
-    sentence and status 2, `Ctrl-C` in status 3.
+    sentence and status 2, `Ctrl-C` and a full disk in status 3.
     """
     mendable: tuple[type[Exception], ...] = (UsageError, *usage_errors)
     try:
         status = main()
     except mendable as error:
         exit_with_usage_error(prog, error)
+    except LedgerWriteError as error:
+        print(f"{prog}: stopped: {redact(str(error))}", file=sys.stderr)
+        status = EXIT_STOPPED
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise
+        print(
+            f"{prog}: stopped: no space is left on the disk of {error.filename or 'the output'}; "
+            "make room, and the same command again resumes",
+            file=sys.stderr,
+        )
+        status = EXIT_STOPPED
     except KeyboardInterrupt:
         print(f"{prog}: stopped; the same command again resumes", file=sys.stderr)
         status = EXIT_STOPPED

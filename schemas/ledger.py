@@ -24,7 +24,7 @@ from schemas.ledger_errors import (
     LedgerVersionError,
     LedgerWriteError,
 )
-from schemas.ledger_file import claim, connect, new_cursor, release
+from schemas.ledger_file import checkpoint, claim, connect, new_cursor, release
 from schemas.ledger_queries import FunnelRow, SpendRow
 from schemas.ledger_reader import SETTLED, LedgerReader
 from schemas.ledger_samples import AcceptedSample
@@ -130,7 +130,7 @@ class Ledger(LedgerReader):
             self._is_closed = True
             try:
                 self._writer.close()
-                self._connection.execute("CHECKPOINT ledger")
+                checkpoint(self._connection, self.path)
             finally:
                 self._cursor.close()
                 self._connection.close()

@@ -6,7 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schemas.ledger_errors import LedgerError, LedgerLockedError, LedgerVersionError
+from schemas.ledger_errors import (
+    LedgerError,
+    LedgerLockedError,
+    LedgerVersionError,
+    LedgerWriteError,
+)
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -149,3 +154,22 @@ def _opening_error(path: Path, words: str) -> LedgerError:
         )
     first_line = words.strip().splitlines()[0]
     return LedgerError(f"{path} cannot be opened: {first_line}")
+
+
+def checkpoint(connection: "DuckDBPyConnection", path: Path) -> None:
+    """Fold the write-ahead log into the file; a disk that is full raises LedgerWriteError."""
+    import duckdb
+
+    try:
+        connection.execute("CHECKPOINT ledger")
+    except duckdb.Error as error:
+        raise write_error(path, error) from error
+
+
+def write_error(path: Path | str, error: BaseException) -> LedgerWriteError:
+    """The sentence for a write that failed, whatever failed in it."""
+    words = str(error).strip().split("\n", 1)[0].rstrip(".")
+    return LedgerWriteError(
+        f"writing the ledger {path} failed: {words}. What was committed before is safe; mend the "
+        "cause (disk space, rights) and run the same command again"
+    )

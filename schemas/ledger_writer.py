@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from schemas.ledger_errors import LedgerWriteError
+from schemas.ledger_file import write_error
 from schemas.ledger_tables import Table
 
 if TYPE_CHECKING:
@@ -125,11 +126,7 @@ class Writer:
     def _raise_failure(self) -> None:
         error = self._caught.error
         if error is not None:
-            words = str(error).strip().split("\n", 1)[0]
-            raise LedgerWriteError(
-                f"writing the ledger {self._name} failed: {words} What was committed before "
-                "is safe; mend the cause (disk space, rights) and run the same command again"
-            ) from error
+            raise write_error(self._name, error) from error
 
     def _run(self) -> None:
         with self._caught:
