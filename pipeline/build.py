@@ -40,7 +40,7 @@ from schemas.config import (
 from schemas.ledger import Ledger
 from schemas.questions import VideoQuestion
 from schemas.runs import start_run
-from schemas.samples import CALL_ERRORS, MEDIA_ERRORS
+from schemas.samples import CALL_ERRORS, MEDIA_ERRORS, Reason
 
 _REFRESH_SECONDS = 1.0
 _WINDOW_PER_CALL = 4  # questions under way per call in flight: enough to decode and judge ahead
@@ -86,6 +86,12 @@ async def build(config: BuildConfig, command: list[str]) -> int:
             print_config(config)
             save_config(config, paths.config)
             _plan(source, frames, ledger, console, retry_failed=config.retry_failed)
+        if config.limit is not None and ledger.num_questions() > config.limit:
+            console.print(
+                f"an earlier run took {ledger.num_questions()} questions; a lower --limit "
+                f"({config.limit}) leaves none of them out",
+                highlight=False,
+            )
         settled = ledger.settled_question_ids()
         funnel = _funnel(ledger)
         progress = Progress(
@@ -244,8 +250,8 @@ def _funnel(ledger: Ledger) -> Counter[FunnelKey]:
 
 
 def _has_lost_rows(ledger: Ledger) -> bool:
-    """Whether rows ended in media or call errors."""
-    lost = {reason.value for reason in MEDIA_ERRORS | CALL_ERRORS}
+    """Whether rows could not be read, or ended in media or call errors."""
+    lost = {reason.value for reason in MEDIA_ERRORS | CALL_ERRORS | {Reason.UNREADABLE_ROW}}
     return any(row.reason in lost for row in ledger.funnel())
 
 
@@ -264,8 +270,8 @@ def _say_goodbye(console: Console, paths: Paths, stopped: str, *, has_lost_rows:
     if stopped:
         lines.append(f"{stopped}; the same command again resumes")
     if has_lost_rows:
-        lines.append("some rows ended in media or call errors: the card lists them, and")
-        lines.append("--retry-failed gives them another chance")
+        lines.append("some rows could not be read, or ended in media or call errors: the card")
+        lines.append("lists them, and --retry-failed gives those with errors another chance")
     lines.append(f"dataset  {paths.out / 'dataset'}")
     lines.append(f"card     {paths.out / 'README.md'}")
     lines.append(f"ledger   {paths.ledger}")
