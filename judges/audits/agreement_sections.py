@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from judges.agreement import Agreement, Confusion
 from judges.audits.facts import AuditFacts
+from judges.audits.kinds import AuditKind
 from judges.audits.section_parts import Section, Table
 from judges.audits.wording import coefficient, count, p_value, percent, points
 
@@ -27,7 +28,7 @@ def against_people_section(facts: AuditFacts) -> Section | None:
         (
             _rates(("judge",), agreements),
             _coefficients(("judge",), agreements),
-            _confusions(agreements),
+            _confusions(agreements, facts.kind),
         ),
     )
 
@@ -141,7 +142,7 @@ def _coefficients(who: _Names, found: Sequence[tuple[_Names, Agreement]]) -> Tab
     )
 
 
-def _confusions(found: Sequence[tuple[_Names, Agreement]]) -> Table:
+def _confusions(found: Sequence[tuple[_Names, Agreement]], kind: AuditKind) -> Table:
     """Rows as counted, and the share of the population that they stand for."""
 
     def cells(counted: Confusion, weighted: Confusion) -> tuple[str, ...]:
@@ -153,8 +154,8 @@ def _confusions(found: Sequence[tuple[_Names, Agreement]]) -> Table:
 
     return Table(
         (
-            "confusion: rows = share of the population", "yes, sufficient", "yes, insufficient",
-            "no, sufficient", "no, insufficient", "unscored", "no label",
+            "confusion: rows = share of the population", f"yes, {kind.yes}", f"yes, {kind.no}",
+            f"no, {kind.yes}", f"no, {kind.no}", "unscored", "no label",
         ),
         tuple(
             (

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from judges.audits.kinds import AuditKind
 from judges.audits.records import REAL, AuditItem, AuditLabel, AuditVerdict
 from judges.audits.views import AS_PUBLISHED, FIRST, AuditRows, JudgeView, view_name
 from judges.intervals_by_video import Floats
@@ -15,10 +16,10 @@ Kind = Literal[
     "false-yes", "false-no", "unscored", "judges", "again", "otherwise", "probe", "people", "unsure"
 ]
 
-# In this order of gravity.
+# In this order of gravity; {yes} and {no} are the words of the audit's kind.
 KINDS: dict[Kind, str] = {
-    "false-yes": "accepted, but people say insufficient",
-    "false-no": "rejected, but people say sufficient",
+    "false-yes": "accepted, but people say {no}",
+    "false-no": "rejected, but people say {yes}",
     "unscored": "no verdict could be read",
     "judges": "judges differ",
     "again": "another word when asked again",
@@ -27,6 +28,11 @@ KINDS: dict[Kind, str] = {
     "people": "people differ",
     "unsure": "people are unsure",
 }
+
+
+def told_kinds(kind: AuditKind) -> dict[Kind, str]:
+    """What each disagreement is called in an audit of this kind, the gravest first."""
+    return {name: words.format(yes=kind.yes, no=kind.no) for name, words in KINDS.items()}
 
 
 @dataclass(frozen=True)

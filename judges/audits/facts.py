@@ -15,6 +15,7 @@ import numpy as np
 
 from judges.agreement import Agreement, Ceiling, agreement, human_ceiling
 from judges.audits.consequences import Consequences, consequences_of
+from judges.audits.kinds import KINDS, SUFFICIENCY, AuditKind
 from judges.audits.records import AuditLabel, AuditVerdict, Stratum
 from judges.audits.robustness import Change, Probe, Stability, changes_of, probes_of, stability_of
 from judges.audits.slices import SliceFacts, slices_of
@@ -114,6 +115,7 @@ class ReportSettings:
 class AuditFacts:
     """The report. `all_judges` is the agreement of all judges among each other."""
 
+    kind: AuditKind
     source: dict[str, Any]
     settings: ReportSettings
     rows: RowFacts
@@ -132,7 +134,7 @@ class AuditFacts:
         """Numbers and texts only; what is not defined is null."""
         plain = _plain(asdict(self))
         assert isinstance(plain, dict)
-        return plain
+        return plain | {"kind": self.kind.name, "labels": list(self.kind.labels)}
 
 
 def collect(
@@ -148,8 +150,10 @@ def collect(
     given = Resampling(resamples=settings.resamples, seed=settings.seed)
     judges = tuple(_judge_facts(view, rows, given) for view in views)
     people = _people_facts(rows, given)
-    row_facts = _row_facts(rows, strata, labels)
+    kind = KINDS[source.get("kind", SUFFICIENCY.name)]
+    row_facts = _row_facts(rows, strata, labels, kind)
     return AuditFacts(
+        kind=kind,
         source=source,
         settings=settings,
         rows=row_facts,
@@ -168,19 +172,18 @@ def collect(
         stability=stability_of(verdicts, rows, given),
         changes=changes_of(verdicts, rows, given),
         slices=slices_of(views, rows, given),
-        notes=_notes(row_facts, people, judges),
+        notes=(*kind.notes, *_notes(row_facts, people, judges)),
     )
 
 
 def _row_facts(
-    rows: AuditRows, strata: Sequence[Stratum], labels: Sequence[AuditLabel]
+    rows: AuditRows, strata: Sequence[Stratum], labels: Sequence[AuditLabel], kind: AuditKind
 ) -> RowFacts:
     said: dict[str, list[str]] = {}
     for label in labels:
         said.setdefault(label.item_id, []).append(label.label or "")
     decided = {
-        item_id: (words.count("sufficient"), words.count("insufficient"))
-        for item_id, words in said.items()
+        item_id: (words.count(kind.yes), words.count(kind.no)) for item_id, words in said.items()
     }
     return RowFacts(
         num_rows=len(rows.items),

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from judges.audits.data_sections import wrong_words
 from judges.audits.facts import AuditFacts, JudgeFacts
 from judges.audits.wording import visible
 from judges.intervals_by_video import Estimate
@@ -78,9 +79,9 @@ def _data(facts: AuditFacts) -> "Figure | None":
     parts = [
         (name, part.wrong)
         for name, part in (
-            ("kept, but insufficient", found.kept),
-            ("rejected, but sufficient", found.rejected),
-            ("no verdict, but sufficient", found.unscored),
+            (wrong_words("yes", facts.kind), found.kept),
+            (wrong_words("no", facts.kind), found.rejected),
+            (wrong_words("unscored", facts.kind), found.unscored),
         )
         if part.num_labelled
     ]
@@ -94,7 +95,7 @@ def _data(facts: AuditFacts) -> "Figure | None":
     ]
     figure, (left, right) = _figure(3, 2)
     for axes, title, rows in (
-        (left, "Share of rows that are sufficient", shares),
+        (left, f"Share of rows that are {facts.kind.yes}", shares),
         (right, "Share that was judged wrongly", parts),
     ):
         _dots(axes, [name for name, _ in rows], [[value for _, value in rows]], [""])

@@ -7,11 +7,9 @@ is what the file holds. A label is committed before any method that stores it re
 import threading
 import unicodedata
 from dataclasses import dataclass
-from typing import get_args
 
-from judges.audits.store import AuditItem, AuditLabel, AuditStore, Label, utc_now
+from judges.audits.store import AuditItem, AuditLabel, AuditStore, utc_now
 
-LABELS: tuple[Label, ...] = get_args(Label)
 MAX_NAME_CHARACTERS = 60
 MAX_REASON_CHARACTERS = 2000
 
@@ -38,6 +36,7 @@ class LabelBook:
 
     def __init__(self, store: AuditStore) -> None:
         self._store = store
+        self.kind = store.kind
         self.items = tuple(store.items())
         self.row_of = {item.item_id: row for row, item in enumerate(self.items)}
         self._lock = threading.Lock()
@@ -69,9 +68,10 @@ class LabelBook:
         name = annotator_name(annotator)
         if item_id not in self.row_of:
             raise ValueError("this page shows a row of another audit: reload it")
-        if label not in LABELS:
-            raise ValueError(f"a label is one of {', '.join(LABELS)}, not {label!r}")
-        given = AuditLabel(item_id, name, label, checked_reason(reason), utc_now(), "page")
+        said = next((word for word in self.kind.labels if word == label), None)
+        if said is None:
+            raise ValueError(f"a label is one of {', '.join(self.kind.labels)}, not {label!r}")
+        given = AuditLabel(item_id, name, said, checked_reason(reason), utc_now(), "page")
         with self._lock:
             self._store.add_label(given)
             own = self._given.setdefault(name, {})

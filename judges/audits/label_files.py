@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from judges.audits.label_book import LABELS, LabelBook, annotator_name, checked_reason
+from judges.audits.label_book import LabelBook, annotator_name, checked_reason
 from judges.audits.label_views import gold_answer
 from judges.audits.store import AuditItem, AuditLabel, AuditStore, utc_now
 from schemas.config import UsageError
@@ -41,7 +41,6 @@ _READ_BACK = ("item_id", "label", "reason", "annotator", "labelled_at")
 _SHOWN_COMPLAINTS = 5
 # A spreadsheet runs a cell that begins so as a formula; a quote in front makes it text.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_SHORT = {"s": "sufficient", "i": "insufficient", "u": "unsure"}
 
 
 def export_labels(store: AuditStore, path: Path, annotator: str | None) -> str:
@@ -235,10 +234,12 @@ class _Reader:
         if line.item_id not in self._book.row_of:
             raise ValueError(f"the audit has no row {line.item_id!r}; is it another audit's file?")
         said = line.label.casefold()
-        said = _SHORT.get(said, said)
-        known = next((label for label in LABELS if label == said), None)
+        kind = self._book.kind
+        known = next(
+            (label for label in kind.labels if said in (label, kind.keys[label].casefold())), None
+        )
         if known is None:
-            raise ValueError(f"expected one of {', '.join(LABELS)}, got {line.label!r}")
+            raise ValueError(f"expected one of {', '.join(kind.labels)}, got {line.label!r}")
         return AuditLabel(
             item_id=line.item_id,
             annotator=self._author(line.annotator),

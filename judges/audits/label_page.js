@@ -2,13 +2,13 @@
 "use strict";
 
 const p2r = (() => {
-  const KEYS = {
-    s: "p2r-sufficient", i: "p2r-insufficient", u: "p2r-unsure", z: "p2r-undo", backspace: "p2r-undo",
-  };
+  const UNDO = { z: "p2r-undo", backspace: "p2r-undo" };
   const ANSWER_MILLISECONDS = 3000; // after this without an answer a key counts again
   const fragments = new Map(); // row -> promise of its frames, this row's and the next one's
   let sent = { card: null, at: 0 };
 
+  // What each key presses; the labels are those of this kind of audit.
+  const keys = () => ({ ...JSON.parse(card().dataset.keys), ...UNDO });
   const card = () => document.querySelector(".p2r-card");
   const reasonField = () => document.querySelector("#p2r-reason textarea, #p2r-reason input");
   const isWaiting = () =>
@@ -30,9 +30,9 @@ const p2r = (() => {
       return;
     }
     const key = event.key.toLowerCase();
-    if (!card() || !(key in KEYS || key === "r" || key === " ")) return;
+    if (!card() || !(key in keys() || key === "r" || key === " ")) return;
     event.preventDefault();
-    if (key in KEYS) press(KEYS[key]);
+    if (key in keys()) press(keys()[key]);
     else if (key === "r") reasonField()?.focus();
     else playOrPause();
   }

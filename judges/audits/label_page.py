@@ -9,13 +9,12 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from judges.audits.label_book import LABELS, MAX_REASON_CHARACTERS, LabelBook, Place, annotator_name
+from judges.audits.label_book import MAX_REASON_CHARACTERS, LabelBook, Place, annotator_name
 from judges.audits.label_views import card_html, start_html
 
 if TYPE_CHECKING:
     import gradio
 
-KEYS = {"sufficient": "S", "insufficient": "I", "unsure": "U"}
 _TITLE = "Judge audit: labels"
 # Runs as soon as the page stands, which may be before `label_page.js` has come.
 _NAME_IN_ADDRESS = "() => [new URLSearchParams(location.search).get('annotator')]"
@@ -92,9 +91,11 @@ def labelling_blocks(book: LabelBook, default_annotator: str | None) -> "gradio.
                 )
                 buttons = {
                     label: gr.Button(
-                        f"{label.capitalize()} · {KEYS[label]}", elem_id=f"p2r-{label}", scale=2
+                        f"{label.capitalize()} · {book.kind.keys[label]}",
+                        elem_id=f"p2r-{label}",
+                        scale=2,
                     )
-                    for label in LABELS
+                    for label in book.kind.labels
                 }
                 undo = gr.Button("Undo · Z", elem_id="p2r-undo", scale=1)
         # What the page shows is sent along; these two only give it a place in the request.

@@ -1,6 +1,7 @@
 """The labelling page's HTML. Every text of the data set is escaped by the templates."""
 
 import base64
+import json
 import secrets
 from dataclasses import dataclass
 from functools import cache
@@ -73,6 +74,8 @@ def card_html(book: LabelBook, place: Place) -> str:
     return _fill(
         "label_card.html",
         place=place,
+        kind=book.kind,
+        keys=json.dumps({key.lower(): f"p2r-{label}" for label, key in book.kind.keys.items()}),
         shown=secrets.token_hex(8),
         row=book.row_of[place.item.item_id] if place.item else "",
         next_row=book.row_of[place.next_item.item_id] if place.next_item else "",
@@ -86,7 +89,11 @@ def card_html(book: LabelBook, place: Place) -> str:
 def start_html(book: LabelBook, complaint: str = "") -> str:
     """What is asked of the person, before the name is known."""
     return _fill(
-        "label_start.html", num_items=len(book.items), counts=book.counts(), complaint=complaint
+        "label_start.html",
+        kind=book.kind,
+        num_items=len(book.items),
+        counts=book.counts(),
+        complaint=complaint,
     )
 
 

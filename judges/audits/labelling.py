@@ -147,6 +147,8 @@ def _frame_store(config: LabelConfig, media_root: Path) -> "FrameStore":
 
 
 def _media_root(config: LabelConfig, store: AuditStore) -> Path:
+    if not store.kind.shows_media:
+        return store.folder  # nothing in it is ever asked for
     root = config.media_root or store.media_root
     if root is None:
         raise UsageError(

@@ -6,7 +6,7 @@ from typing import Literal
 from schemas.questions import VideoQuestion
 
 Verdict = Literal["yes", "no", "unscored"]
-Label = Literal["sufficient", "insufficient", "unsure"]
+Label = Literal["sufficient", "insufficient", "consistent", "inconsistent", "unsure"]
 
 COMMIT_FIRST = "commit-first"
 VARIANTS = ("sufficiency", "sufficiency-short", COMMIT_FIRST)  # prompts that a run can ask with

@@ -101,6 +101,7 @@ def report(config: ReportConfig) -> int:
         _write_pictures(output / "pictures", pictures)
         write_report_page(
             output / "report.html",
+            kind=store.kind,
             heading=f"Judge audit: {config.audit.resolve().name}",
             made=_made(run),
             sections=sections,
@@ -130,6 +131,8 @@ def _media(config: ReportConfig, store: "AuditStore", cards: "Sequence[Card]") -
             f"--media-root {config.media_root} is not a folder; give the one under which the "
             "videos' paths lie"
         )
+    if not store.kind.shows_media:
+        return {}
     if config.frames == NO_FRAMES or not cards:
         return no_media(cards, "frames were not asked for (--frames none)")
     if media_root is None or not media_root.is_dir():

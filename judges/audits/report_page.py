@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from judges.audits.disagreements import KINDS, Card, Mark
+from judges.audits.disagreements import Card, Mark, told_kinds
+from judges.audits.kinds import AuditKind
 from judges.audits.label_views import ShownChoice, shown_choices
 from judges.audits.records import AuditItem
 from judges.audits.section_parts import Section
@@ -74,6 +75,7 @@ class _Facets:
 def write_report_page(
     path: Path,
     *,
+    kind: AuditKind,
     heading: str,
     made: str,
     sections: Sequence[Section],
@@ -88,13 +90,14 @@ def write_report_page(
         for said in card.said:
             judges.number(said.judge)
     thirds = thirds_of_words(items)
-    shown = [_shown(card, thirds, judges, slices, media) for card in cards]
-    counts = Counter(kind for card in cards for kind in {mark.kind for mark in card.marks})
-    kinds = {kind: told for kind, told in KINDS.items() if counts[kind]}
+    shown = [_shown(card, kind, thirds, judges, slices, media) for card in cards]
+    counts = Counter(name for card in cards for name in {mark.kind for mark in card.marks})
+    kinds = {name: told for name, told in told_kinds(kind).items() if counts[name]}
     write_page(
         path,
         TEMPLATE,
         {
+            "kind": kind,
             "heading": heading,
             "made": made,
             "sections": sections,
@@ -163,11 +166,16 @@ def shown_medium(ref: MediaRef, encoded: EncodedFrames) -> ShownMedium:
 
 
 def _shown(
-    card: Card, thirds: tuple[int, int], judges: _Facets, slices: _Facets, media: Media
+    card: Card,
+    kind: AuditKind,
+    thirds: tuple[int, int],
+    judges: _Facets,
+    slices: _Facets,
+    media: Media,
 ) -> ShownCard:
     question = card.item.question
     names = slice_names(card.item, thirds)
-    of_slices = [slices.number(f"{kind}: {names[kind]}") for kind in SLICE_KINDS]
+    of_slices = [slices.number(f"{name}: {names[name]}") for name in SLICE_KINDS]
     who = {mark: str(judges.number(mark.judge)) if mark.judge else _PEOPLE for mark in card.marks}
     return ShownCard(
         card=card,
@@ -180,20 +188,20 @@ def _shown(
             )
             if part
         ),
-        marks=_grouped(card.marks),
+        marks=_grouped(card.marks, kind),
         facets=" ".join(
             f"{who[mark]},{mark.kind},{number}" for mark in card.marks for number in of_slices
         ),
         gold=correct_answer_text(question),
         choices=shown_choices(question),
-        media=tuple(media[ref] for ref in question.media),
+        media=tuple(media[ref] for ref in question.media if kind.shows_media),
     )
 
 
-def _grouped(marks: Sequence[Mark]) -> tuple[str, ...]:
+def _grouped(marks: Sequence[Mark], audit_kind: AuditKind) -> tuple[str, ...]:
     """Each kind once, with its judge or the number of its judges."""
     told = []
-    for kind, words in KINDS.items():
+    for kind, words in told_kinds(audit_kind).items():
         judges = [mark.judge for mark in marks if mark.kind == kind]
         if len(judges) > 1:
             told.append(f"{words} ({len(judges)} judges)")

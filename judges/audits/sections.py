@@ -7,6 +7,7 @@ from judges.audits.agreement_sections import (
 )
 from judges.audits.data_sections import data_section, labels_needed_section
 from judges.audits.facts import AuditFacts, JudgeFacts
+from judges.audits.kinds import AuditKind
 from judges.audits.probes import probe_reasons
 from judges.audits.section_parts import Section, Table
 from judges.audits.wording import (
@@ -43,7 +44,7 @@ def sections_of(facts: AuditFacts) -> tuple[Section, ...]:
     return tuple(one for one in found if one is not None)
 
 
-def headline(judge: JudgeFacts) -> str:
+def headline(judge: JudgeFacts, kind: AuditKind) -> str:
     """What can be said of a judge in one sentence."""
     seen = judge.against_people
     rows = f"{count(seen.num_rows, 'labelled row')} of {count(seen.num_videos, 'video')}"
@@ -51,13 +52,13 @@ def headline(judge: JudgeFacts) -> str:
         return f"{judge.name}: {TOO_FEW} ({rows})."
     return (
         f"{judge.name} agrees with people on {percent(seen.agreement)} of rows ({rows}). "
-        f"Of what it accepts, {percent(seen.kept_but_insufficient)} is insufficient; "
-        f"of what it rejects, {percent(seen.rejected_but_sufficient)} was fine."
+        f"Of what it accepts, {percent(seen.kept_but_insufficient)} is {kind.no}; "
+        f"of what it rejects, {percent(seen.rejected_but_sufficient)} was {kind.fine}."
     )
 
 
 def _summary(facts: AuditFacts) -> Section:
-    sentences = [headline(judge) for judge in facts.judges]
+    sentences = [headline(judge, facts.kind) for judge in facts.judges]
     ceiling = facts.people.ceiling
     if ceiling is not None and ceiling.num_rows:
         sentences.append(
@@ -178,7 +179,8 @@ def _slices(facts: AuditFacts) -> Section | None:
             Table(
                 (
                     "judge", "slice", "rows", "agreement", "AC1",
-                    "insufficient among kept", "sufficient among rejected", "",
+                    f"{facts.kind.no} among {facts.kind.kept}",
+                    f"{facts.kind.yes} among {facts.kind.rejected}", "",
                 ),
                 tuple(
                     (
@@ -237,7 +239,7 @@ def _rows(facts: AuditFacts) -> Section:
     people = tuple(
         (
             one.name,
-            *(f"{one.labels.get(word, 0):,}" for word in ("sufficient", "insufficient", "unsure")),
+            *(f"{one.labels.get(word, 0):,}" for word in facts.kind.labels),
             ", ".join(one.origins),
         )
         for one in rows.annotators
@@ -261,7 +263,7 @@ def _rows(facts: AuditFacts) -> Section:
             f"{rows.num_reference:,} of them with a label that people agree on.",
         ),
         (
-            Table(("annotator", "sufficient", "insufficient", "unsure", "from"), people),
+            Table(("annotator", *facts.kind.labels, "from"), people),
             Table(("verdict", "problem type", "data source", "population", "drawn"), strata, 3),
         ),
     )

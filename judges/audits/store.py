@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, get_args
 
+from judges.audits.kinds import KINDS, SUFFICIENCY, AuditKind
 from judges.audits.records import (
     REAL,
     AuditError,
@@ -135,6 +136,11 @@ class AuditStore:
         return found
 
     @property
+    def kind(self) -> AuditKind:
+        """What the audit asks about its rows."""
+        return KINDS[self.source.get("kind", SUFFICIENCY.name)]
+
+    @property
     def media_root(self) -> Path | None:
         """The folder under which the videos' paths lie; None where nobody said."""
         given = self.source.get("media_root")
@@ -239,8 +245,8 @@ class AuditStore:
 
     def _check_label(self, label: AuditLabel) -> None:
         self._check_item(label.item_id)
-        if label.label is not None and label.label not in get_args(Label):
-            expected = ", ".join(get_args(Label))
+        if label.label is not None and label.label not in self.kind.labels:
+            expected = ", ".join(self.kind.labels)
             raise ValueError(f"a label is one of {expected}, not {label.label!r}")
         if not label.annotator.strip():
             raise ValueError(f"the label on {label.item_id} has no annotator: say who gave it")

@@ -13,6 +13,7 @@ from typing import TypedDict
 import numpy as np
 
 from judges.agreement import majority
+from judges.audits.kinds import KINDS
 from judges.audits.records import (
     REAL,
     VARIANTS,
@@ -27,7 +28,12 @@ AS_PUBLISHED = 0  # the `permutation` of a question that was not rewritten
 FIRST = 0  # the `repeat` that counts where stability is not the subject
 USUAL_VARIANT = VARIANTS[0]
 
-_NUMBER = {"yes": 1.0, "no": 0.0, "sufficient": 1.0, "insufficient": 0.0}
+_NUMBER: dict[str, float] = {
+    "yes": 1.0,
+    "no": 0.0,
+    **{kind.yes: 1.0 for kind in KINDS.values()},
+    **{kind.no: 0.0 for kind in KINDS.values()},
+}
 
 
 class Resampling(TypedDict):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from helpers.labelled_audit import make_audit
 
-from judges.audits.label_book import LABELS, LabelBook, annotator_name
+from judges.audits.label_book import LabelBook, annotator_name
 from judges.audits.store import AuditLabel, AuditStore, utc_now
 from schemas.runs import start_run
 
@@ -29,7 +29,7 @@ def _stored(store: AuditStore) -> dict[tuple[str, str], str | None]:
 
 def test_each_label_is_stored_before_the_next_row_is_shown(store: AuditStore) -> None:
     book = LabelBook(store)
-    for number, label in enumerate(LABELS, 1):
+    for number, label in enumerate(store.kind.labels, 1):
         shown = _shown(book, "ann")
         assert shown is not None
         place = book.put("ann", shown, label, " because ")
@@ -106,7 +106,7 @@ def test_many_labels_from_many_threads_are_all_there(store: AuditStore) -> None:
 
     def label(annotator: str) -> None:
         for item in book.items:
-            book.put(annotator, item.item_id, LABELS[len(annotator) % 3], annotator)
+            book.put(annotator, item.item_id, book.kind.labels[len(annotator) % 3], annotator)
 
     names = ["a", "bb", "ccc", "dddd"]
     threads = [threading.Thread(target=label, args=(name,)) for name in names]
@@ -116,7 +116,7 @@ def test_many_labels_from_many_threads_are_all_there(store: AuditStore) -> None:
         thread.join()
     assert book.counts() == dict.fromkeys(names, 6)
     expected = {
-        (name, item.item_id): LABELS[len(name) % 3] for name in names for item in book.items
+        (name, item.item_id): book.kind.labels[len(name) % 3] for name in names for item in book.items
     }
     assert _stored(store) == expected
 

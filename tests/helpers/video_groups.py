@@ -1,0 +1,112 @@
+"""Tiny random Qwen2.5-VL and Qwen3-VL, and prompts with random frames for them, without files."""
+
+from functools import cache
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from train.grouped_forward import PromptGroup
+
+IMAGE, VIDEO, START, END, WORDS = 1, 2, 3, 4, 10
+VOCABULARY = 160
+FAMILIES = ("qwen2.5-vl", "qwen3-vl")
+
+
+@cache
+def tiny_model(family: str, *, layers: int = 3, kv_heads: int = 2) -> Any:
+    """A model of some 100,000 weights with distinct behaviour in every part; do not change it."""
+    text = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": kv_heads,
+        "max_position_embeddings": 4096,
+        "initializer_range": 0.15,
+    }
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2}
+    vision |= {"out_hidden_size": 64, "initializer_range": 0.15}
+    tokens = {
+        "image_token_id": IMAGE,
+        "video_token_id": VIDEO,
+        "vision_start_token_id": START,
+        "vision_end_token_id": END,
+    }
+    common = {**tokens, "tie_word_embeddings": True, "initializer_range": 0.15}
+    config: Any
+    if family == "qwen2.5-vl":
+        config = transformers.Qwen2_5_VLConfig(
+            text_config={**text, "rope_parameters": rope},
+            vision_config={**vision, "window_size": 112, "fullatt_block_indexes": [1]},
+            **common,
+        )
+        model_class: Any = transformers.Qwen2_5_VLForConditionalGeneration
+    else:
+        config = transformers.Qwen3VLConfig(
+            text_config={**text, "head_dim": 16, "rope_parameters": rope | {"mrope_interleaved": True}},
+            vision_config={
+                **vision,
+                "num_position_embeddings": 64,
+                "deepstack_visual_indexes": [0, 1],
+            },
+            **common,
+        )
+        model_class = transformers.Qwen3VLForConditionalGeneration
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return model_class._from_config(config, attn_implementation="sdpa").eval()
+
+
+def prompt(
+    family: str,
+    seed: int,
+    *,
+    videos: tuple[tuple[int, int, int], ...] = ((3, 4, 4),),
+    image: tuple[int, int, int] | None = None,
+    words: int = 7,
+) -> dict[str, Tensor]:
+    """Inputs of one prompt: text, videos by their patch grids, an image, text."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def text(count: int) -> list[int]:
+        return torch.randint(WORDS, VOCABULARY, (count,), generator=draw).tolist()
+
+    def pixels(grids: tuple[tuple[int, int, int], ...]) -> Tensor:
+        width = 3 * 2 * (14 if family == "qwen2.5-vl" else 16) ** 2
+        return torch.randn(int(torch.tensor(grids).prod(1).sum()), width, generator=draw)
+
+    ids = text(3)
+    for cells, height, width in videos:
+        size = height * width // 4
+        if family == "qwen2.5-vl":
+            ids += [START, *[VIDEO] * (cells * size), END]
+        else:
+            for _ in range(cells):
+                ids += [*text(2), START, *[VIDEO] * size, END]
+        ids += text(1)
+    if image:
+        ids += [START, *[IMAGE] * (image[1] * image[2] // 4), END]
+    ids += text(words)
+    input_ids = torch.tensor([ids])
+    inputs = {
+        "input_ids": input_ids,
+        "mm_token_type_ids": (input_ids == IMAGE).long() + 2 * (input_ids == VIDEO).long(),
+    }
+    if videos:
+        inputs |= {"video_grid_thw": torch.tensor(videos), "pixel_values_videos": pixels(videos)}
+        if family == "qwen2.5-vl":
+            inputs["second_per_grid_ts"] = torch.full((len(videos),), 2.0)
+    if image:
+        inputs |= {"image_grid_thw": torch.tensor([image]), "pixel_values": pixels((image,))}
+    return inputs
+
+
+def group(family: str, seed: int, lengths: tuple[int, ...], **options: Any) -> PromptGroup:
+    """A prompt and ragged random completions."""
+    draw = torch.Generator().manual_seed(1000 + seed)
+    completions = [torch.randint(WORDS, VOCABULARY, (n,), generator=draw) for n in lengths]
+    return PromptGroup(prompt(family, seed, **options), completions)
