@@ -31,7 +31,7 @@ DEFAULT_QUERY_CHUNK = 64
 def frame_columns(
     input_ids: Tensor, video_grid_thw: Tensor | None, *, video_token_id: int, merge_size: int
 ) -> tuple[Tensor, list[int]]:
-    """Which frame each token belongs to: ids [B, L] -> (long [B, L] with -1 = none, frames per row).
+    """Which frame each token belongs to: ids [B, L] -> (long [B, L], -1 = none; frames per row).
 
     `video_grid_thw` [videos, 3] in patches, in the order in which rows and videos come. Frames of
     several videos of a row are counted on: those of the second follow those of the first. Raises

@@ -15,28 +15,57 @@ FAMILIES = ("qwen2.5-vl", "qwen3-vl")
 
 
 @cache
-def tiny_model(family: str, *, layers: int = 3, kv_heads: int = 2) -> Any:
-    """A model of some 100,000 weights with distinct behaviour in every part; do not change it."""
+def tiny_model(family: str) -> Any:
+    """Some 100,000 weights, 3 layers, 4 heads on 2 key-value heads. Shared: do not change it."""
+    return build_model(family)
+
+
+def build_model(
+    family: str,
+    *,
+    layers: int = 3,
+    width: int = 64,
+    mlp_width: int = 96,
+    heads: int = 4,
+    kv_heads: int = 2,
+    vocabulary: int = VOCABULARY,
+    vision_width: int = 32,
+    weight_std: float = 0.15,
+    attention_dropout: float = 0.0,
+) -> Any:
+    """A random model in evaluation mode that attends with SDPA."""
+    pairs = width // heads // 2
+    sections = [pairs - 2 * (3 * pairs // 8), 3 * pairs // 8, 3 * pairs // 8]
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections}
     text = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 64,
-        "intermediate_size": 96,
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": mlp_width,
         "num_hidden_layers": layers,
-        "num_attention_heads": 4,
+        "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "max_position_embeddings": 4096,
-        "initializer_range": 0.15,
+        "initializer_range": weight_std,
+        "attention_dropout": attention_dropout,
+        "bos_token_id": None,
+        "eos_token_id": None,
     }
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2}
-    vision |= {"out_hidden_size": 64, "initializer_range": 0.15}
-    tokens = {
+    vision = {
+        "depth": 2,
+        "hidden_size": vision_width,
+        "intermediate_size": 2 * vision_width,
+        "num_heads": 2,
+        "out_hidden_size": width,
+        "initializer_range": weight_std,
+    }
+    common = {
         "image_token_id": IMAGE,
         "video_token_id": VIDEO,
         "vision_start_token_id": START,
         "vision_end_token_id": END,
+        "tie_word_embeddings": True,
+        "initializer_range": weight_std,
     }
-    common = {**tokens, "tie_word_embeddings": True, "initializer_range": 0.15}
     config: Any
     if family == "qwen2.5-vl":
         config = transformers.Qwen2_5_VLConfig(
@@ -46,8 +75,9 @@ def tiny_model(family: str, *, layers: int = 3, kv_heads: int = 2) -> Any:
         )
         model_class: Any = transformers.Qwen2_5_VLForConditionalGeneration
     else:
+        rope |= {"mrope_interleaved": True}
         config = transformers.Qwen3VLConfig(
-            text_config={**text, "head_dim": 16, "rope_parameters": rope | {"mrope_interleaved": True}},
+            text_config={**text, "head_dim": width // heads, "rope_parameters": rope},
             vision_config={
                 **vision,
                 "num_position_embeddings": 64,

@@ -107,6 +107,7 @@ LIBRARY = {
     "train/advantages.py",
     "train/algorithms.py",
     "train/appo.py",
+    "train/grouped_forward.py",
     "train/segments.py",
     "judges/agreement.py",
     "judges/prevalence.py",
