@@ -8,6 +8,7 @@ import transformers
 from torch import Tensor
 
 from train.grouped_forward import PromptGroup
+from train.prompt_tensors import joined_media
 
 IMAGE, VIDEO, START, END, WORDS = 1, 2, 3, 4, 10
 VOCABULARY = 160
@@ -140,3 +141,32 @@ def group(family: str, seed: int, lengths: tuple[int, ...], **options: Any) -> P
     draw = torch.Generator().manual_seed(1000 + seed)
     completions = [torch.randint(WORDS, VOCABULARY, (n,), generator=draw) for n in lengths]
     return PromptGroup(prompt(family, seed, **options), completions)
+
+
+def batch_of(
+    groups: list[PromptGroup], *, pad: int = 0, align_prompts: bool = True
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The first completion of each group behind its prompt, as one padded batch.
+
+    With aligned prompts these are padded on the left and all completions begin in one column;
+    otherwise rows begin in the first column. -> (inputs, column of each row's first token).
+    """
+    prompts = [group.inputs["input_ids"][0] for group in groups]
+    widest = max(len(ids) for ids in prompts)
+    before = [widest - len(ids) if align_prompts else 0 for ids in prompts]
+    rows = [
+        torch.cat([torch.full((space,), pad), ids, group.completions[0]])
+        for space, ids, group in zip(before, prompts, groups, strict=True)
+    ]
+    input_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
+    mask = torch.zeros_like(input_ids)
+    for row, (space, ids) in enumerate(zip(before, rows, strict=True)):
+        mask[row, space : len(ids)] = 1
+    inputs = {
+        "input_ids": input_ids,
+        "attention_mask": mask,
+        "mm_token_type_ids": (input_ids == IMAGE).long() + 2 * (input_ids == VIDEO).long(),
+        **joined_media([group.inputs for group in groups]),
+    }
+    firsts = [space + len(ids) for space, ids in zip(before, prompts, strict=True)]
+    return inputs, torch.tensor(firsts)

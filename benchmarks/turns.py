@@ -1,0 +1,70 @@
+"""Forms of the same work take turns, each in a process of its own, so that peaks can be told apart.
+
+A worker prints a line when it is ready, runs once for every line it gets and prints the seconds,
+and at the end one JSON object with its peak memory.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def peak_megabytes() -> float:
+    """The most memory this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def serve(run: Callable[[], float]) -> None:
+    """The worker: `run` does the work once and returns a number that all forms must agree on."""
+    before, value = peak_megabytes(), 0.0
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        value = run()
+        print(time.perf_counter() - started, flush=True)
+    print(json.dumps({"megabytes": peak_megabytes() - before, "value": value}))
+
+
+def alternate(commands: Mapping[str, Sequence[str]], repeats: int) -> dict[str, Any]:
+    """Run the forms in turn, one warm-up and `repeats` that count; seconds, spreads and peaks."""
+    workers = {}
+    for form, command in commands.items():
+        workers[form] = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        _line(workers[form])
+    seconds: dict[str, list[float]] = {form: [] for form in commands}
+    for turn in range(repeats + 1):
+        for form, process in workers.items():
+            assert process.stdin
+            process.stdin.write("run\n")
+            process.stdin.flush()
+            taken = float(_line(process))
+            if turn:
+                seconds[form].append(taken)
+    ends = {form: json.loads(process.communicate()[0]) for form, process in workers.items()}
+    return {
+        "median seconds": {form: round(statistics.median(s), 3) for form, s in seconds.items()},
+        "seconds": {form: [round(value, 3) for value in s] for form, s in seconds.items()},
+        "peak MB above the model": {form: round(end["megabytes"]) for form, end in ends.items()},
+        "value": {form: round(end["value"], 6) for form, end in ends.items()},
+    }
+
+
+def median_ratio(report: Mapping[str, Any], form: str, to: str) -> float:
+    """Median over turns of one form's seconds over another's in the same turn."""
+    pairs = zip(report["seconds"][form], report["seconds"][to], strict=True)
+    return round(statistics.median(one / other for one, other in pairs), 3)
+
+
+def _line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout
+    line = process.stdout.readline()
+    if not line:
+        raise SystemExit("a worker failed; its error is above")
+    return line
