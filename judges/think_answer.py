@@ -18,6 +18,7 @@ Rule = Literal["states the letter", "names the option", "words of the option", "
 
 _LETTER = r"\*{0,2}[(\[]?\b(?P<letter>[A-J])\b[)\]]?\*{0,2}"
 _ANSWER = r"(?:answer|option|choice|conclusion|explanation|statement|description|candidate)"
+_WOULD_BE = r"(?:would|must|should|might|could|may) be"
 _BEST = (
     r"(?:clearly |likely |probably )?(?:the )?(?:most |only |best )?(?:correct|right|best|accurate"
     r"|appropriate|plausible|suitable|likely|logical|fitting|answer)"
@@ -26,7 +27,7 @@ _BEST = (
 _DEFINITIVE = tuple(
     re.compile(pattern)
     for pattern in (
-        rf"\b(?i:{_ANSWER})\b(?:[^.;:\n]{{0,60}}?\s(?i:is|would be|must be|should be)\b|:)"
+        rf"\b(?i:{_ANSWER})\b(?:[^.;:\n]{{0,60}}?\s(?i:is|{_WOULD_BE})\b|:)"
         rf"[ \t]*(?i:most likely |likely |clearly )?(?i:option |choice |answer )?{_LETTER}"
         r"(?=[ \t]*(?:[.,:;)\n]|$|because|as\b|since|which))",
         rf"\b(?i:I (?:would |will )?(?:choose|select|pick|go with)) (?i:option |answer )?{_LETTER}",
@@ -91,6 +92,9 @@ _MIN_OWN_WORDS = 2
 _LAST_SENTENCES = 2  # where a reasoning ends with what it shows, without saying "therefore"
 _MIN_SHARE = 0.6  # of an option's own words, to be recognised in other words
 _MIN_LEAD = 0.3  # over the next option, so that two that read alike are not told apart by chance
+
+
+RULES_ID = "rules-1"  # what made an extraction: changed with every change of the rules
 
 
 @dataclass(frozen=True)

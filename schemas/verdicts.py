@@ -23,6 +23,7 @@ class UnscoredReason(StrEnum):
     EMPTY_REPLY = "empty_reply"
     TRUNCATED = "truncated"
     REFUSED = "refused"
+    NO_CONCLUSION = "no_conclusion"  # a reasoning that decides for no option: found, not failed
     NO_REPLY = "no_reply"  # the call failed for good: retries used up, or a final error
 
 

@@ -26,8 +26,8 @@ def data_section(facts: AuditFacts) -> Section:
         corrected = found.prevalence
         sentences = (
             f"How much of what was judged is really {facts.kind.yes}? The judge's own share of Yes "
-            "is naive: false Yes and false No need not cancel. The corrections use its errors on the "
-            "labelled rows.",
+            "is naive: false Yes and false No need not cancel. The corrections use its errors on "
+            "the labelled rows.",
         )
         tables.append(
             Table(

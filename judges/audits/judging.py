@@ -7,6 +7,7 @@ verdicts are read anew from the stored replies and replace those of earlier runs
 import asyncio
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -14,19 +15,22 @@ from pathlib import Path
 
 from rich.console import Console
 
+from judges.audits.answer_population import RULE_JUDGE, rule_verdict
 from judges.audits.asking import Ask, Plan, answer, asks
+from judges.audits.kinds import THINK_ANSWER, AuditKind
 from judges.audits.probes import probe_names, probes_id
 from judges.audits.run_progress import RunProgress
 from judges.audits.run_summary import summary_tables
 from judges.audits.running import RunConfig
 from judges.audits.sampling import FILE_WIDTH
-from judges.audits.store import AuditStore
+from judges.audits.store import AuditStore, AuditVerdict
 from judges.audits.variants import Asking
 from judges.backends.base import Backend
 from judges.backends.budget import Budget
 from judges.backends.calls import CallLimits, Calls, StopRequested
 from judges.backends.prices import Prices
 from judges.backends.registry import BackendOptions, open_backend
+from judges.think_answer import RULES_ID
 from schemas.config import EXIT_OK, EXIT_ROWS_FAILED, EXIT_STOPPED, UsageError, print_config
 from schemas.runs import start_run
 from schemas.samples import Reason
@@ -48,7 +52,9 @@ async def ask_judges(config: RunConfig) -> int:
             spec: await _open(spec, config, media_root, closing)
             for spec in config.judge
             if not spec.startswith("local:")  # one at a time: they need the memory
+            and spec != RULE_JUDGE
         }
+        config = _of_kind(config, store.kind)
         job = _Job(store, config, console)
         for backend in ready.values():
             job.layer(backend)  # an unknown price or option is found before anything is paid
@@ -56,6 +62,9 @@ async def ask_judges(config: RunConfig) -> int:
         if config.retry_failed:
             store.ledger.forget_failures(_FAILED_FOR_GOOD)
         for spec in config.judge:
+            if spec == RULE_JUDGE:
+                job.ask_rules()
+                continue
             async with AsyncExitStack() as closing_local:
                 backend = ready.get(spec) or await _open(spec, config, media_root, closing_local)
                 await job.ask(spec, backend)
@@ -87,6 +96,26 @@ async def _open(
             "leave it out (or run this judge on its own)"
         )
     return backend
+
+
+def _of_kind(config: RunConfig, kind: AuditKind) -> RunConfig:
+    """The options as they hold for an audit of this kind."""
+    unknown = [name for name in config.variants if name not in kind.variants]
+    if unknown:
+        raise UsageError(
+            f"--variants {unknown[0]} is no prompt of a {kind.name} audit: expected some of "
+            f"{', '.join(kind.variants)}"
+        )
+    if RULE_JUDGE in config.judge and kind is not THINK_ANSWER:
+        raise UsageError(
+            f"--judge {RULE_JUDGE} reads conclusions of reasonings; an audit of observations takes "
+            "claude:, openai:, local: or oracle: judges"
+        )
+    if (config.permutations or config.probes) and not kind.asks_in_other_ways:
+        raise UsageError(
+            f"--permutations and --probes are not made for a {kind.name} audit: leave them out"
+        )
+    return config.model_copy(update={"variants": config.variants or kind.variants[:1]})
 
 
 class _Job:
@@ -167,6 +196,30 @@ class _Job:
                         if self.stop_reason:
                             break
                         tasks.create_task(settle(ask))
+
+    def ask_rules(self) -> None:
+        """The verdicts of the extractor that needs no model."""
+        for ask in self._asks:
+            started = time.perf_counter()
+            verdict, told = rule_verdict(ask.question, ask.observation)
+            reason = verdict.unscored_reason
+            self._store.add_verdict(
+                AuditVerdict(
+                    item_id=ask.item.item_id,
+                    judge=RULE_JUDGE,
+                    variant=ask.variant,
+                    permutation=ask.permutation,
+                    probe=ask.probe,
+                    repeat=ask.repeat,
+                    verdict=verdict.verdict,
+                    unscored_reason=reason.value if reason else "",
+                    prompt_id=RULES_ID,
+                    call_key="",
+                    seconds=time.perf_counter() - started,
+                    cost_usd=0.0,
+                    reply=told,
+                )
+            )
 
     def say_how_it_ended(self) -> None:
         """What was not asked, and what to do next."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from judges.audits.records import Label
+from judges.audits.records import CONSISTENCY, VARIANTS, Label
 
 KindName = Literal["sufficiency", "think-answer"]
 
@@ -19,7 +19,9 @@ class AuditKind:
 
     `yes` and `no` are the labels that mean Yes and No, `kept` and `rejected` say what a judge's Yes
     and No do to a row, `fine` is what a rejected row was that people find good. `opposite` names
-    the share of rows that are a No, where that is the number of interest.
+    the share of rows that are a No, where that is the number of interest. `variants` are the
+    prompts that a run can ask with, the usual one first; where `asks_in_other_ways` is false there
+    are no permutations and no probes.
     """
 
     name: KindName
@@ -34,7 +36,9 @@ class AuditKind:
     task: str
     answer_title: str
     text_title: str
+    variants: tuple[str, ...]
     shows_media: bool = True
+    asks_in_other_ways: bool = True
     opposite: str = ""
     notes: tuple[str, ...] = ()
 
@@ -64,6 +68,7 @@ SUFFICIENCY = AuditKind(
     ),
     answer_title="Correct answer",
     text_title="Observation",
+    variants=VARIANTS,
 )
 THINK_ANSWER = AuditKind(
     name="think-answer",
@@ -85,7 +90,9 @@ THINK_ANSWER = AuditKind(
     ),
     answer_title="Given answer",
     text_title="Reasoning",
+    variants=(CONSISTENCY,),
     shows_media=False,
+    asks_in_other_ways=False,
     opposite="mismatch",
     notes=(
         "A reasoning that concludes nothing is unscored here and left out of the mismatch, as in "

@@ -10,6 +10,7 @@ Label = Literal["sufficient", "insufficient", "consistent", "inconsistent", "uns
 
 COMMIT_FIRST = "commit-first"
 VARIANTS = ("sufficiency", "sufficiency-short", COMMIT_FIRST)  # prompts that a run can ask with
+CONSISTENCY = "think-answer"  # and the one of think-answer audits
 REAL = ""  # the `probe` of a verdict on the row's own observation
 
 

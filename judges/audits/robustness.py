@@ -12,7 +12,7 @@ from judges.audits.records import REAL, AuditVerdict
 from judges.audits.views import (
     AS_PUBLISHED,
     FIRST,
-    USUAL_VARIANT,
+    USUAL_VARIANTS,
     AuditRows,
     Resampling,
     as_numbers,
@@ -148,7 +148,7 @@ def changes_of(
             judge_name = view_name(judge, variant)
         else:
             variants = sorted(one for who, one, way in asked if (who, way) == (judge, AS_PUBLISHED))
-            first = USUAL_VARIANT if USUAL_VARIANT in variants else variants[0]
+            first = next((one for one in variants if one in USUAL_VARIANTS), variants[0])
             usual = asked[judge, first, AS_PUBLISHED] if variant != first else None
             what, judge_name = f"prompt {variant} instead of {first}", judge
         if usual is not None:

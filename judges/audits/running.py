@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from judges.audits.records import VARIANTS
+from judges.audits.records import CONSISTENCY, VARIANTS
 from schemas.config import Config
 
 
@@ -17,10 +17,12 @@ class RunConfig(Config):
     audit: Path
     """Folder of the audit, as `sample` made it."""
     judge: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Judges to ask: claude:MODEL, openai:MODEL@URL, local:PATH, oracle:SEED."""
-    variants: Annotated[tuple[str, ...], Field(min_length=1)] = ("sufficiency",)
-    """Prompts to ask with: sufficiency (the builder's), sufficiency-short (fewer words),
-    commit-first (the judge answers before it sees the correct answer)."""
+    """Judges to ask: claude:MODEL, openai:MODEL@URL, local:PATH, oracle:SEED; in think-answer
+    audits also rule, the extractor that needs no model."""
+    variants: tuple[str, ...] = ()
+    """Prompts to ask with: sufficiency (the builder's, the default), sufficiency-short (fewer
+    words), commit-first (the judge answers before it sees the correct answer); think-answer, the
+    only one in audits of that kind."""
     repeats: int = Field(1, ge=1)
     """How often each row is asked with each prompt: equal replies or not is the judge's
     stability."""
@@ -67,8 +69,9 @@ class RunConfig(Config):
     @classmethod
     def _known(cls, variants: tuple[str, ...]) -> tuple[str, ...]:
         for name in variants:
-            if name not in VARIANTS:
-                raise ValueError(f"no prompt {name!r}: expected some of {', '.join(VARIANTS)}")
+            if name not in (*VARIANTS, CONSISTENCY):
+                known = ", ".join((*VARIANTS, CONSISTENCY))
+                raise ValueError(f"no prompt {name!r}: expected some of {known}")
         return tuple(dict.fromkeys(variants))
 
     @model_validator(mode="after")

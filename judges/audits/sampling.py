@@ -4,9 +4,9 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
@@ -20,8 +20,10 @@ from schemas.config import (
 )
 
 if TYPE_CHECKING:
-    from judges.audits.population import Population
+    from judges.audits.population import JudgedRow, JudgedText, Population
     from judges.audits.store import AuditItem, Stratum
+
+    TextsOf = Callable[[Sequence[JudgedRow]], dict[tuple[int, str, int], JudgedText]]
 
 BUILD_LEDGER = "cot.duckdb"
 FILE_WIDTH = 120  # of tables in files and pipes
@@ -37,6 +39,11 @@ class SampleConfig(Config):
     media lie."""
     ledger: tuple[Path, ...] = ()
     """Instead of --build: ledger files with the same tables, for example those of an RL run."""
+    kind: Literal["sufficiency", "think-answer"] = "sufficiency"
+    """What is audited: the judge of observations, or the extractor that reads which option a
+    reasoning concludes (does the answer follow from the thinking?)."""
+    predictions: Path | None = None
+    """For think-answer: JSON Lines of answers, {"question": {...}, "model_output": "..."}."""
     media_root: Path | None = None
     """Folder under which the videos' paths lie, where the build's own is not right any more."""
     size: int = Field(200, ge=1)
@@ -52,21 +59,14 @@ class SampleConfig(Config):
 
 def sample(config: SampleConfig) -> int:
     """Draw the rows and store them; a second run with the same options changes nothing."""
-    from judges.audits.population import read_population
     from judges.audits.store import CONFIG_NAME, AuditStore
     from schemas.runs import start_run
 
-    ledgers = _ledgers(config)
+    source_files, population, texts_of = _population(config)
     media_root = _media_root(config)
     if (config.audit / CONFIG_NAME).exists():
         refuse_changed_options(config, config.audit / CONFIG_NAME)
-    population = read_population(ledgers)
-    if not population.rows:
-        raise UsageError(
-            f"{', '.join(map(str, ledgers))} holds no verdict of a judge, so there is nothing to "
-            "audit; give a build that got as far as its judge"
-        )
-    items, strata = draw(population, ledgers, config)
+    items, strata = draw(population, texts_of, config)
     run = start_run("judges.audit sample", config)
     with AuditStore.create(config.audit, run) as store:
         if store.num_items:
@@ -74,8 +74,8 @@ def sample(config: SampleConfig) -> int:
             return EXIT_OK
         print_config(config)
         source = {
-            "kind": "sufficiency",
-            "ledgers": [str(path.resolve()) for path in ledgers],
+            "kind": config.kind,
+            "ledgers": [str(path.resolve()) for path in source_files],
             "media_root": None if media_root is None else str(media_root.resolve()),
             "seed": config.seed,
             "max_per_video": config.max_per_video,
@@ -92,11 +92,10 @@ def sample(config: SampleConfig) -> int:
 
 
 def draw(
-    population: "Population", ledgers: Sequence[Path], config: SampleConfig
+    population: "Population", texts_of: "TextsOf", config: SampleConfig
 ) -> tuple[list["AuditItem"], list["Stratum"]]:
     """The drawn rows with their weights and blind places, and the strata with their counts."""
     from judges.audits.drawing import allocation, dependent_rounding, inclusion_probabilities
-    from judges.audits.population import read_texts
     from judges.audits.store import AuditItem, Stratum, Verdict
     from schemas.ids import content_id
 
@@ -109,7 +108,7 @@ def draw(
     is_drawn = dependent_rounding(videos, strata, chances, rng)
     drawn = [(row, chance) for row, chance, yes in zip(rows, chances, is_drawn, strict=True) if yes]
     rng.shuffle(drawn)
-    texts = read_texts(ledgers, [row for row, _ in drawn])
+    texts = texts_of([row for row, _ in drawn])
     items = [
         AuditItem(
             item_id=content_id("audit-item", [*row.key, texts[row.key].observation]),
@@ -137,6 +136,52 @@ def draw(
         Stratum(name, *cells[name], population=counts[name], sampled=sampled[name])
         for name in sorted(counts)
     ]
+
+
+def _population(config: SampleConfig) -> tuple[list[Path], "Population", "TextsOf"]:
+    """The files, all that can be drawn from them, and how to get the texts of what is drawn."""
+    if config.kind == "think-answer":
+        return _answers(config)
+    from judges.audits.population import read_population, read_texts
+
+    if config.predictions is not None:
+        raise UsageError("--predictions is for --kind think-answer; give --build OUT, or that kind")
+    ledgers = _ledgers(config)
+    population = read_population(ledgers)
+    if not population.rows:
+        raise UsageError(
+            f"{', '.join(map(str, ledgers))} holds no verdict of a judge, so there is nothing to "
+            "audit; give a build that got as far as its judge"
+        )
+    return ledgers, population, lambda rows: read_texts(ledgers, rows)
+
+
+def _answers(config: SampleConfig) -> tuple[list[Path], "Population", "TextsOf"]:
+    from judges.audits.answer_population import read_answers
+
+    path = config.predictions
+    if path is None or config.build is not None or config.ledger:
+        raise UsageError(
+            "--kind think-answer draws from answers: give --predictions FILE, and neither --build "
+            "nor --ledger"
+        )
+    try:
+        answers = read_answers(path)
+    except OSError as error:
+        raise UsageError(f"--predictions {path} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UsageError(f"--predictions {path}: {error}") from None
+    if not answers.population.rows:
+        reasons = ", ".join(f"{why} ({count})" for why, count in answers.left_out.most_common())
+        raise UsageError(
+            f"--predictions {path} holds no multiple-choice answer with a reasoning"
+            f"{f': {reasons}' if reasons else ''}"
+        )
+    return (
+        [path],
+        answers.population,
+        lambda rows: {row.key: answers.texts[row.key] for row in rows},
+    )
 
 
 def _ledgers(config: SampleConfig) -> list[Path]:
@@ -214,12 +259,17 @@ def _say_what_was_drawn(
             f"{config.size} were asked for: at most {config.max_per_video} from one video "
             "(--max-per-video) and fractions of rows in small strata gave fewer"
         )
-    if population.num_not_judged:
+    if population.num_not_judged and config.kind == "think-answer":
+        notes.append(
+            f"{population.num_not_judged:,} rows have no reasoning, or an answer that names no "
+            "option; the audit does not speak of them"
+        )
+    elif population.num_not_judged:
         notes.append(
             f"{population.num_not_judged:,} attempts were out before any judge was asked (they "
             "state the answer); no audit of the judge speaks of them"
         )
-    if media_root is None:
+    if media_root is None and config.kind == "sufficiency":
         notes.append(
             "the media root is not known here, so label cannot show videos: give --media-root "
             "with another --audit folder, if they lie on this machine"

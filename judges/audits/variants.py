@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from judges.answers import check_answer, extract_tolerant
-from judges.audits.records import COMMIT_FIRST
+from judges.audits.records import COMMIT_FIRST, CONSISTENCY
 from judges.backends.base import ChatRequest, Reply, TextPart
 from judges.sufficiency import (
     Caller,
@@ -19,6 +19,7 @@ from judges.sufficiency import (
     verdict_of,
     verdict_of_failure,
 )
+from judges.think_answer_llm import judge_consistency
 from schemas.ids import content_id
 from schemas.questions import VideoQuestion
 from schemas.verdicts import Sufficiency, UnscoredReason
@@ -62,6 +63,17 @@ async def judge(
     asking: Asking,
 ) -> Judged:
     """One verdict by one prompt. Whatever cannot be read is unscored, never a No."""
+    if variant == CONSISTENCY:
+        found = await judge_consistency(
+            calls,
+            question,
+            observation,
+            retries=asking.retries,
+            max_tokens=asking.max_tokens,
+            sampling=asking.sampling,
+            first_draw=asking.first_draw(repeat),
+        )
+        return Judged(found.verdict, found.prompt_id, found.reply, found.failure)
     if variant == COMMIT_FIRST:
         return await _commit_first(calls, question, observation, repeat=repeat, asking=asking)
     outcome = await judge_sufficiency(

@@ -16,7 +16,6 @@ from judges.agreement import majority
 from judges.audits.kinds import KINDS
 from judges.audits.records import (
     REAL,
-    VARIANTS,
     AuditItem,
     AuditLabel,
     AuditVerdict,
@@ -26,7 +25,7 @@ from judges.intervals_by_video import Booleans, Floats, SampleDesign, sample_des
 
 AS_PUBLISHED = 0  # the `permutation` of a question that was not rewritten
 FIRST = 0  # the `repeat` that counts where stability is not the subject
-USUAL_VARIANT = VARIANTS[0]
+USUAL_VARIANTS = frozenset(kind.variants[0] for kind in KINDS.values())
 
 _NUMBER: dict[str, float] = {
     "yes": 1.0,
@@ -166,7 +165,7 @@ def judge_views(
 
 def view_name(judge: str, variant: str) -> str:
     """A judge as tables call it: its variant only where it is not the usual one."""
-    return judge if variant == USUAL_VARIANT else f"{judge} [{variant}]"
+    return judge if variant in USUAL_VARIANTS else f"{judge} [{variant}]"
 
 
 def _label_of(given: dict[tuple[str, str], AuditLabel], item: AuditItem, annotator: str) -> str:

@@ -116,7 +116,9 @@ def test_many_labels_from_many_threads_are_all_there(store: AuditStore) -> None:
         thread.join()
     assert book.counts() == dict.fromkeys(names, 6)
     expected = {
-        (name, item.item_id): book.kind.labels[len(name) % 3] for name in names for item in book.items
+        (name, item.item_id): book.kind.labels[len(name) % 3]
+        for name in names
+        for item in book.items
     }
     assert _stored(store) == expected
 
