@@ -45,7 +45,8 @@ def worker(options: argparse.Namespace) -> None:
     grid = (CELLS, 2 * 8, 2 * (options.vision_tokens // CELLS // 8))
     inputs = prompt(options.family, 0, videos=(grid,), words=1)
     first = inputs["input_ids"].shape[1]
-    completion = torch.randint(10, VOCABULARY, (1, options.tokens))
+    draw = torch.Generator().manual_seed(0)
+    completion = torch.randint(10, VOCABULARY, (1, options.tokens), generator=draw)
     inputs["input_ids"] = torch.cat([inputs["input_ids"], completion], dim=1)
     kinds = inputs["mm_token_type_ids"]
     inputs["mm_token_type_ids"] = torch.cat([kinds, torch.zeros_like(completion)], dim=1)

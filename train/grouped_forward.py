@@ -35,6 +35,7 @@ from train.frame_attention import (
     Look,
     capture_frame_attention,
 )
+from train.media_features import MediaFeatures, answering_with
 from train.prompt_tensors import frames_of_prompt, joined_media, prompt_positions, repeated_media
 from train.token_scores import DEFAULT_LOGITS_AT_ONCE, head_inputs, token_scores
 
@@ -48,6 +49,9 @@ class PromptGroup:
 
     inputs: Mapping[str, Tensor]
     completions: Sequence[Tensor]
+    features: MediaFeatures | None = None
+    """What a frozen tower said about the media (`train.media_features.encode_media`); shared passes
+    then leave the tower out. All groups of a pass have them or none."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +199,11 @@ def _packed_pass(
     if frame_layers:
         num_layers = bare.config.get_text_config().num_hidden_layers
         recorder = FrameRecorder(looks, num_layers=num_layers, last=frame_layers)
-    with observing(recorder) if recorder else nullcontext():
+    features = [group.features for group in groups if group.features is not None]
+    with (
+        observing(recorder) if recorder else nullcontext(),
+        answering_with(bare, features) if features else nullcontext(),
+    ):
         hidden = head_inputs(
             model,
             bare.get_output_embeddings(),
@@ -269,6 +277,8 @@ def _check(groups: Sequence[PromptGroup], temperature: float) -> None:
         raise ValueError(f"temperature must be above 0, got {temperature}")
     if not groups:
         raise ValueError("a pass needs at least one group, got none")
+    if len({group.features is None for group in groups}) > 1:
+        raise ValueError("some groups bring media features and some do not; give all or none")
     for number, group in enumerate(groups):
         shape = list(group.inputs["input_ids"].shape)
         if len(shape) != 2 or shape[0] != 1:

@@ -12,6 +12,7 @@ from helpers.tensor_memory import TensorMemory
 from helpers.video_groups import FAMILIES, batch_of, build_model, group, tiny_model
 
 from train.grouped_forward import GroupScores, PromptGroup, score_groups, why_not_shared
+from train.media_features import encode_media
 from train.prompt_tensors import split_prompts
 from train.token_scores import token_scores
 
@@ -177,6 +178,29 @@ def test_the_tower_runs_once_per_prompt_and_the_head_on_completions_only() -> No
     assert sum(patches) == wanted
     tokens = sum(len(completion) for g in groups for completion in g.completions)
     assert sum(head_rows) <= tokens + 2, "one row for the model's own call, one to learn V"
+
+
+@families
+def test_a_frozen_tower_runs_once_for_all_passes(family: str) -> None:
+    model = copy.deepcopy(tiny_model(family))
+    model.model.visual.requires_grad_(False)
+    groups = groups_of(family)
+    runs: list[int] = []
+    model.model.visual.register_forward_hook(lambda *_: runs.append(1))
+    known = [replace(one, features=encode_media(model, one.inputs)) for one in groups]
+    assert len(runs) == 3, "two videos' worth of prompts and an image"
+    results = []
+    for of_pass in (known, known, groups):
+        scores = score_groups(model, of_pass, frame_layers=2)
+        results.append((scores, backward(scores, model.named_parameters())))
+        assert len(runs) == 3 or of_pass is groups
+    assert_same(results[0][0], results[2][0])
+    assert_same_gradients(results[1][1], results[2][1])
+    with pytest.raises(ValueError, match="all or none"):
+        score_groups(model, [known[0], groups[1]])
+    model.model.visual.requires_grad_(True)
+    with pytest.raises(ValueError, match="the vision tower trains"):
+        score_groups(model, known)
 
 
 def test_logits_come_in_chunks() -> None:
