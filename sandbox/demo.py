@@ -1,8 +1,9 @@
-"""`python -m sandbox.demo` (`make demo`): the whole way from clips to a dataset, on a laptop.
+"""`python -m sandbox.demo` (`make demo`): from clips to a dataset and an audit of its judge.
 
 Renders a small scripted world, builds a chain-of-thought dataset from it with the oracle as teacher
-and judge (no network, no key, no model), shows the funnel and loads the dataset. The oracle errs on
-purpose, so that every step of the funnel has something to reject. Run again, it resumes.
+and judge (no network, no key, no model), shows the funnel, loads the dataset, and audits the judge
+against the sandbox's truth. Teacher and judge err on purpose, so that every step of the funnel has
+something to reject and the audit something to find. Run again, it resumes.
 """
 
 import shlex
@@ -20,13 +21,15 @@ from schemas.config import EXIT_OK, Config, parse_command, run_command
 
 PROG = "sandbox.demo"
 _SHOWN_ROWS = 2
+_STAGES = 5
 
 
 class DemoConfig(Config):
     """Options of `sandbox.demo`."""
 
     output_dir: Path = Path("out/demo")
-    """Folder to write: the world under `world/`, the build under `cot/`."""
+    """Folder to write: the world under `world/`, the build under `cot/`, the audit of its judge
+    under `audit/`."""
     clips: int = Field(60, ge=1)
     """Video clips to render."""
     stills: int = Field(20, ge=0)
@@ -37,8 +40,10 @@ class DemoConfig(Config):
     """Seed of the world."""
     generator: str = "oracle:7,wrong=0.15,insufficient=0.1,malformed=0.05,leak=0.05"
     """Teacher, as for pipeline.build_cot; its faults are planted."""
-    judge: str = "oracle:7"
-    """Judge, as for pipeline.build_cot."""
+    judge: str = "oracle:7,false_yes=0.2,false_no=0.05"
+    """Judge, as for pipeline.build_cot; its errors are planted, the audit has to find them."""
+    audit_size: int = Field(150, ge=1)
+    """Verdicts of the judge to audit."""
 
 
 class _StageFailedError(Exception):
@@ -56,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     started = time.monotonic()
     world, build = config.output_dir / "world", config.output_dir / "cot"
+    audit = config.output_dir / "audit"
     print(f"Demo ({NOTICE}; teacher and judge are scripted)")
     try:
         with _stage(1, f"render {config.clips} clips, {config.stills} stills, their questions"):
@@ -68,10 +74,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.status
     with _stage(4, "load the dataset with `datasets`"):
         _show_dataset(build / "dataset", config.output_dir / "datasets_cache")
+    try:
+        with _stage(5, "audit the judge: rows drawn blind, labels from the truth, leak probes"):
+            print(f"the judge is {config.judge}: its error rates are planted, find them below")
+            _audit(config, world, build, audit)
+    except _StageFailedError as error:
+        return error.status
     print(f"\nDone in {time.monotonic() - started:.0f} s")
     print(f"  dataset  {build / 'dataset'}")
     print(f"  card     {build / 'README.md'}")
     print(f"  ledger   {build / 'cot.duckdb'}")
+    print(f"  audit    {audit / 'report.html'}")
     print(f"  clips    {world / 'videos'}")
     return EXIT_OK
 
@@ -91,13 +104,24 @@ def _build_options(config: DemoConfig, world: Path, build: Path) -> list[str]:
     ]
 
 
+def _audit(config: DemoConfig, world: Path, build: Path, audit: Path) -> None:
+    """Draw, label from the sandbox's truth, ask the judge again, report."""
+    labels = config.output_dir / "truth_labels.jsonl"
+    size = ("--size", str(config.audit_size), "--max-per-video", "20")
+    _run("judges.audit", "sample", audit, "--build", build, *size)
+    _run("sandbox.truth_labels", audit, "--media-root", world, "--out", labels)
+    _run("judges.audit", "label", audit, "--import", labels)
+    _run("judges.audit", "run", audit, "--judge", config.judge, "--probes", "--media-root", world)
+    _run("judges.audit", "report", audit)
+
+
 @contextmanager
 def _stage(number: int, title: str) -> Iterator[None]:
     """Announce a stage, and say how long it took."""
-    print(f"\n[{number}/4] {title}", flush=True)
+    print(f"\n[{number}/{_STAGES}] {title}", flush=True)
     started = time.monotonic()
     yield
-    print(f"[{number}/4] done in {time.monotonic() - started:.1f} s", flush=True)
+    print(f"[{number}/{_STAGES}] done in {time.monotonic() - started:.1f} s", flush=True)
 
 
 def _run(module: str, *options: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""The demo as a user runs it: two commands deep, to a dataset that loads, and again."""
+"""The demo as a user runs it: to a dataset that loads and an audit of its judge, and again."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-SMALL = ("--clips", "6", "--stills", "3", "--questions", "40")
+SMALL = ("--clips", "6", "--stills", "3", "--questions", "40", "--audit-size", "20")
 
 
 def demo(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -18,8 +18,8 @@ def demo(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
 def test_the_demo_ends_with_a_dataset_and_runs_again(tmp_path: Path) -> None:
     first = demo(tmp_path)
     assert first.returncode == 0, first.stdout + first.stderr
-    for stage in range(1, 5):
-        assert f"[{stage}/4] done in" in first.stdout
+    for stage in range(1, 6):
+        assert f"[{stage}/5] done in" in first.stdout
     for named in ("blind level", "answer_leak", "low_score", "accepted", "num_rows", "README.md"):
         assert named in first.stdout
     rows = pq.read_table(tmp_path / "cot" / "dataset").to_pylist()
@@ -28,6 +28,12 @@ def test_the_demo_ends_with_a_dataset_and_runs_again(tmp_path: Path) -> None:
     gold = {row["problem_id"]: row["solution"] for row in asked}
     assert all(row["solution"] == gold[int(row["problem_id"])] for row in rows)
     assert all(row["data_source"].startswith("sandbox/") for row in rows)
+
+    report = json.loads((tmp_path / "audit" / "report.json").read_text())
+    assert report["rows"]["num_labelled"] == report["rows"]["num_rows"] > 10
+    assert [one["name"] for one in report["rows"]["annotators"]] == ["sandbox truth"]
+    assert {probe["probe"] for probe in report["probes"]} >= {"empty", "claims-answer"}
+    assert "<html" in (tmp_path / "audit" / "report.html").read_text()
 
     second = demo(tmp_path)
     assert second.returncode == 0, second.stdout + second.stderr
@@ -38,4 +44,4 @@ def test_a_failing_stage_ends_the_demo_with_its_status(tmp_path: Path) -> None:
     failed = demo(tmp_path, "--judge", "oracle:7,rude=1")
     assert failed.returncode == 2
     assert "rates are wrong, insufficient" in failed.stderr
-    assert "[3/4]" not in failed.stdout
+    assert "[3/5]" not in failed.stdout
