@@ -111,8 +111,6 @@ LIBRARY = {
     "train/segments.py",
     "judges/agreement.py",
     "judges/prevalence.py",
-    "sandbox/judge_examples.py",
-    "sandbox/judge_training.py",
 }
 
 
