@@ -36,6 +36,7 @@ from simulated_audits import (
 
 from judges.agreement import Agreement, agreement, human_ceiling
 from judges.audits.consequences import in_finite_population
+from judges.audits.slices import slice_estimates
 from judges.coefficients import (
     gwet_ac1,
     krippendorff_alpha,
@@ -127,10 +128,13 @@ def _covered(population: Population, sample: Sample, seed: int) -> Iterator[tupl
             resamples=RESAMPLES,
             seed=seed,
         )
-        for name in ESTIMATES:
-            if name != "judged_yes":  # known, not estimated: its interval has no width
-                label = name if part == "all" else f"{name} of a slice"
-                yield f"{label} {part}", _covers(getattr(found, name), true[name])
+        if part == "all":
+            for name in ESTIMATES:
+                if name != "judged_yes":  # known, not estimated: its interval has no width
+                    yield f"{name} all", _covers(getattr(found, name), true[name])
+        else:
+            for name, estimate in slice_estimates(found).items():
+                yield f"{name} of a slice {part}", _covers(estimate, true[name])
 
     generator = np.random.default_rng([seed, 8])
     count = len(population.truth)

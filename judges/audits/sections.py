@@ -11,6 +11,7 @@ from judges.audits.kinds import AuditKind
 from judges.audits.probes import probe_reasons
 from judges.audits.section_parts import Section, Table
 from judges.audits.wording import (
+    MIN_ROWS,
     TOO_FEW,
     UNKNOWN,
     coefficient,
@@ -164,7 +165,8 @@ def _slices(facts: AuditFacts) -> Section | None:
     shown = facts.slices[:MAX_SLICES_SHOWN]
     sentences = [
         "The lowest agreement first. Among many slices the worst one looks worse than it is: trust "
-        "an interval that stays below the judge's own agreement."
+        "an interval that stays below the judge's own agreement. A dash: fewer than "
+        f"{MIN_ROWS} labelled rows have that verdict."
     ]
     if len(facts.slices) > len(shown):
         sentences.append(

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from judges.agreement import agreement
+from judges.agreement import Agreement, agreement
 from judges.audits.records import AuditItem
 from judges.audits.views import AuditRows, JudgeView, Resampling
-from judges.audits.wording import is_too_few
+from judges.audits.wording import MIN_ROWS, is_too_few
 from judges.intervals_by_video import Estimate
 
 KINDS = ("problem type", "data source", "level", "media", "observation")
@@ -47,6 +47,7 @@ def slices_of(
             design, truth = rows.design.subset(chosen), rows.reference[chosen]
             for view in views:
                 on_slice = agreement(view.said[chosen], truth, design, **given)
+                told = slice_estimates(on_slice)
                 if on_slice.num_rows:
                     found.append(
                         SliceFacts(
@@ -56,13 +57,31 @@ def slices_of(
                             num_rows=on_slice.num_rows,
                             num_videos=on_slice.num_videos,
                             is_too_few=is_too_few(on_slice.num_rows, on_slice.num_videos),
-                            agreement=on_slice.agreement,
-                            ac1=on_slice.ac1,
-                            kept_but_insufficient=on_slice.kept_but_insufficient,
-                            rejected_but_sufficient=on_slice.rejected_but_sufficient,
+                            **told,
                         )
                     )
     return tuple(sorted(found, key=lambda one: (one.is_too_few, one.agreement.value)))
+
+
+def slice_estimates(found: Agreement) -> dict[str, Estimate]:
+    """What is told of one part of the data.
+
+    The share of wrong rows among kept and among rejected ones only where at least `MIN_ROWS`
+    labelled rows have that verdict: errors come in whole rows, and no interval of a dozen rows
+    covers as often as it says.
+    """
+    rows = found.rows
+    num_kept, num_rejected = rows.yes_yes + rows.yes_no, rows.no_yes + rows.no_no
+    return {
+        "agreement": found.agreement,
+        "ac1": found.ac1,
+        "kept_but_insufficient": _if_enough(found.kept_but_insufficient, num_kept),
+        "rejected_but_sufficient": _if_enough(found.rejected_but_sufficient, num_rejected),
+    }
+
+
+def _if_enough(estimate: Estimate, num_rows: float) -> Estimate:
+    return estimate if num_rows >= MIN_ROWS else Estimate(math.nan, math.nan, math.nan)
 
 
 def slice_names(item: AuditItem, thirds: tuple[int, int]) -> dict[str, str]:
