@@ -196,9 +196,8 @@ def _answered(value: Any, number: int) -> Prediction:
         row=number,
     )
     is_number = isinstance(published, int | float) and not isinstance(published, bool)
-    return Prediction(
-        question=question, output=output, published_score=float(published) if is_number else None
-    )
+    score = float(published) if is_number and published is not None else None
+    return Prediction(question=question, output=output, published_score=score)
 
 
 def _medium(asked: Mapping[str, Any], number: int) -> MediaRef:
