@@ -108,6 +108,7 @@ LIBRARY = {
     "train/algorithms.py",
     "train/appo.py",
     "train/grouped_forward.py",
+    "train/rewards.py",
     "train/segments.py",
     "judges/agreement.py",
     "judges/prevalence.py",
