@@ -37,7 +37,14 @@ def pictures_of(facts: AuditFacts) -> dict[str, bytes]:
         figure = make(facts)
         if figure is not None:
             buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+            # "tight" keeps what constrained layout lets stick out: a title wider than its panel.
+            figure.savefig(
+                buffer,
+                format="png",
+                dpi=_DOTS_PER_INCH,
+                metadata={"Software": None},
+                bbox_inches="tight",
+            )
             pictures[name] = buffer.getvalue()
     return pictures
 
