@@ -107,8 +107,13 @@ class Extraction:
 
 
 def reasoning_of(output: str) -> str:
-    """The text inside `<think>`, or what stands before the answer where a tag is missing."""
+    """The text inside `<think>`, or what stands before the answer where a tag is missing.
+
+    Without either tag nothing parts reasoning from answer, so there is none.
+    """
     start = output.rfind("<think>")
+    if start < 0 and "<answer>" not in output:
+        return ""
     text = output[start + len("<think>") :] if start >= 0 else output
     ends = [place for tag in ("</think>", "<answer>") if (place := text.find(tag)) >= 0]
     return (text[: min(ends)] if ends else text).strip()

@@ -68,7 +68,7 @@ def test_the_place_of_the_conclusion_is_told() -> None:
         ("<think> never closed <answer>B</answer>", "never closed"),
         ("no tags <answer>B</answer>", "no tags"),
         ("<observation>o</observation><think>a</think><answer>B</answer>", "a"),
-        ("just text", "just text"),
+        ("nothing parts this. The answer is B.", ""),
     ],
 )
 def test_the_reasoning_is_what_stands_before_the_answer(output: str, reasoning: str) -> None:

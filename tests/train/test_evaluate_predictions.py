@@ -1,0 +1,159 @@
+"""Answers that exist are scored from their raw text alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.config import EXIT_OK, UsageError
+from train.evaluate import main
+from train.evaluation.scoring import mean_relative_accuracy
+
+OPTIONS = ["A. red", "B. blue", "C. green"]
+
+
+def row(number: int, gold: str, output: str, **question: Any) -> dict[str, Any]:
+    asked = {
+        "problem_id": number,
+        "problem": f"Colour {number}?",
+        "options": OPTIONS,
+        "problem_type": "multiple choice",
+        "solution": gold,
+        "video": f"{number // 2}.mp4",
+        "data_source": "paint" if number % 2 else "cars",
+    }
+    return {"question": asked | question, "ground_truth": gold, "model_output": output}
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+ROWS = [
+    row(0, "A", "<think>Therefore, it is red.</think><answer>A</answer>"),
+    row(1, "B", "<think>Therefore, it is blue.</think><answer>C</answer>"),
+    row(2, "C", "The answer is C."),
+    row(3, "A", "I cannot say, <think>"),
+    row(4, "10", "<answer>8</answer>", options=[], problem_type="regression"),
+    row(5, "2 to 4", "<answer>2 to 6</answer>", options=[], problem_type="temporal grounding"),
+]
+
+
+def scored(folder: Path, rows: list[dict[str, Any]], *options: str) -> dict[str, Any]:
+    answers = write(folder / "answers.jsonl", rows)
+    assert main(["--predictions", str(answers), "--out", str(folder / "out"), *options]) == EXIT_OK
+    found: dict[str, Any] = json.loads((folder / "out" / "report.json").read_text())
+    return found
+
+
+def test_each_reading_is_counted_by_hand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = scored(tmp_path, ROWS)
+    strict, tolerant = report["overall"]["strict"], report["overall"]["tolerant"]
+    assert (strict["correct"], strict["n"], strict["unparsed"]) == (1, 6, 2)
+    assert strict["score"] == pytest.approx((1 + 0 + 0 + 0 + 0.8 + 0.5) / 6)
+    assert (tolerant["correct"], tolerant["n"], tolerant["unparsed"]) == (2, 6, 1)
+    assert tolerant["score"] == pytest.approx((1 + 0 + 1 + 0 + 0.8 + 0.5) / 6)
+    assert tolerant["low"] < tolerant["score"] < tolerant["high"]
+    parts = {(one["kind"], one["value"]): one for one in report["slices"]}
+    assert parts["problem type", "temporal grounding"]["mean_iou"] == 0.5
+    assert parts["problem type", "temporal grounding"]["iou_at_50"] == 1
+    assert parts["problem type", "regression"]["mean_relative_accuracy"] == pytest.approx(0.6)
+    assert parts["data source", "cars"]["strict"]["n"] == 3
+    mismatch = report["mismatch"]
+    assert (mismatch["rows"], mismatch["compared"], mismatch["mismatches"]) == (3, 2, 1)
+    assert mismatch["share"] == 0.5
+    assert "63.33" not in capsys.readouterr().err
+    columns = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    assert [one["tolerant_answer"] for one in columns] == ["A", "C", "C", None, "8", "2 to 6"]
+
+
+def test_our_own_file_gives_the_same_scores(tmp_path: Path) -> None:
+    first = scored(tmp_path, ROWS)
+    again = tmp_path / "again"
+    again.mkdir()
+    written = tmp_path / "out" / "predictions.parquet"
+    assert main(["--predictions", str(written), "--out", str(again)]) == EXIT_OK
+    second = json.loads((again / "report.json").read_text())
+    for name in ("overall", "slices", "mismatch"):
+        assert second[name] == first[name]
+
+
+def test_the_template_decides_what_adherence_means(tmp_path: Path) -> None:
+    assert scored(tmp_path, ROWS)["template_adherence"] is None
+    assert scored(tmp_path, ROWS, "--template", "think-answer")["template_adherence"] == 2 / 6
+
+
+def test_a_score_in_the_file_is_told_and_not_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [ROWS[0] | {"accuracy_score": 0.0}, ROWS[1] | {"accuracy_score": 0.0}]
+    report = scored(tmp_path, rows)
+    assert report["overall"]["tolerant"]["correct"] == 1
+    assert [one["problem_id"] for one in report["differs_from_published"]] == ["0"]
+    assert "question 0: published 0, ours 1" in capsys.readouterr().out
+
+
+def test_two_runs_are_compared_question_by_question(tmp_path: Path) -> None:
+    other = [row(0, "A", "<answer>B</answer>"), row(2, "C", "<answer>C</answer>"), row(9, "A", "A")]
+    other_file = write(tmp_path / "other.jsonl", other)
+    report = scored(tmp_path, ROWS[:3], "--compare", str(other_file))
+    strict, tolerant = report["comparison"]["strict"], report["comparison"]["tolerant"]
+    assert (strict["num_rows"], strict["only_first_right"], strict["only_second_right"]) == (
+        2,
+        1,
+        1,
+    )
+    assert (tolerant["only_first_right"], tolerant["both_right"]) == (1, 1)
+    assert tolerant["difference"]["value"] == 0.5
+    assert tolerant["unmatched"] == 2
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "expected"),
+    [("10", "10", 1.0), ("10", "9.6", 1.0), ("10", "8", 0.6), ("10", "4", 0.0), ("10", "x", 0.0)],
+)
+def test_mean_relative_accuracy_counts_tolerances(gold: str, answer: str, expected: float) -> None:
+    assert mean_relative_accuracy(gold, answer) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("", "empty"), ("not json\n", "holds no answer"), ('{"a": 1}\n', "holds no answer")],
+)
+def test_a_file_without_answers_is_refused(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "answers.jsonl").write_text(text)
+    with pytest.raises(UsageError, match=told):
+        main(["--predictions", str(tmp_path / "answers.jsonl")])
+
+
+def test_runs_without_a_common_question_are_refused(tmp_path: Path) -> None:
+    other = write(tmp_path / "other.jsonl", [row(7, "A", "A")])
+    with pytest.raises(UsageError, match="no question in common"):
+        scored(tmp_path, ROWS, "--compare", str(other))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "strict", "tolerant", "differing"),
+    [
+        ("videochat_r1_mmvu", 401, 401, []),
+        ("qwen2_5_vl_7b_zeroshot_mmvu", 2, 411, ["101", "344"]),
+    ],
+)
+def test_published_answers_get_their_published_score(
+    name: str, strict: int, tolerant: int, differing: list[str], shared_data: Path, tmp_path: Path
+) -> None:
+    """401/625 as published; 411/625, since the published 409 leaves two tagged answers unread."""
+    answers = shared_data / "outputs" / f"{name}.jsonl"
+    assert main(["--predictions", str(answers), "--out", str(tmp_path)]) == EXIT_OK
+    report = json.loads((tmp_path / "report.json").read_text())
+    overall = report["overall"]
+    assert (overall["strict"]["correct"], overall["strict"]["n"]) == (strict, 625)
+    assert (overall["tolerant"]["correct"], overall["tolerant"]["n"]) == (tolerant, 625)
+    assert overall["tolerant"]["score"] == tolerant / 625
+    assert [one["problem_id"] for one in report["differs_from_published"]] == differing
