@@ -52,6 +52,7 @@ from judges.prevalence import corrected_prevalence, prediction_powered_mean, tra
 ESTIMATES = [name for name, kind in Agreement.__annotations__.items() if kind is Estimate]
 ERRORS = (0.05, 0.1, 0.2)
 RESAMPLES = 500
+_MIN_INTERVALS = 8  # audits per interval, at most
 Record = dict[str, float]
 
 
@@ -206,7 +207,11 @@ def repeat(
 
 
 def coverage_of(columns: dict[str, Floats], prefix: str) -> dict[str, float]:
-    """Percent covered; the slices of one statistic together."""
+    """Percent covered; the slices of one statistic together.
+
+    Left out is what a report gave too seldom to judge its coverage by: fewer than one interval in
+    eight audits.
+    """
     joined: dict[str, list[Floats]] = {}
     for name, values in columns.items():
         if name.startswith(prefix):
@@ -216,6 +221,7 @@ def coverage_of(columns: dict[str, Floats], prefix: str) -> dict[str, float]:
     return {
         key: round(100 * float(np.nanmean(np.concatenate(values))), 2)
         for key, values in joined.items()
+        if np.isfinite(np.concatenate(values)).sum() >= len(values[0]) / _MIN_INTERVALS
     }
 
 
