@@ -1,6 +1,7 @@
 """Answers that exist are scored from their raw text alone."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -54,22 +55,32 @@ def test_each_reading_is_counted_by_hand(
 ) -> None:
     report = scored(tmp_path, ROWS)
     strict, tolerant = report["overall"]["strict"], report["overall"]["tolerant"]
-    assert (strict["correct"], strict["n"], strict["unparsed"]) == (1, 6, 2)
+    # Row 4 reaches 0.6 (1 - 2/10), row 5 does not (2 of 4 seconds).
+    assert (strict["correct"], strict["n"], strict["unparsed"]) == (2, 6, 2)
     assert strict["score"] == pytest.approx((1 + 0 + 0 + 0 + 0.8 + 0.5) / 6)
-    assert (tolerant["correct"], tolerant["n"], tolerant["unparsed"]) == (2, 6, 1)
+    assert (tolerant["correct"], tolerant["n"], tolerant["unparsed"]) == (3, 6, 1)
     assert tolerant["score"] == pytest.approx((1 + 0 + 1 + 0 + 0.8 + 0.5) / 6)
     assert tolerant["low"] < tolerant["score"] < tolerant["high"]
-    parts = {(one["kind"], one["value"]): one for one in report["slices"]}
-    assert parts["problem type", "temporal grounding"]["mean_iou"] == 0.5
-    assert parts["problem type", "temporal grounding"]["iou_at_50"] == 1
-    assert parts["problem type", "regression"]["mean_relative_accuracy"] == pytest.approx(0.6)
-    assert parts["data source", "cars"]["strict"]["n"] == 3
+    parts = report["slices"]["problem type"]
+    grounding = parts["temporal grounding"]["grounding"]["tolerant"]
+    assert grounding["mean_iou"]["score"] == 0.5
+    assert (grounding["iou_at_0.3"]["score"], grounding["iou_at_0.5"]["score"]) == (1, 1)
+    accuracy = parts["regression"]["mean_relative_accuracy"]["tolerant"]["score"]
+    assert accuracy == pytest.approx(0.6)
+    assert report["slices"]["data source"]["cars"]["strict"]["n"] == 3
+    # Choices: A, B, C, A, so "A" is right twice in 4; the constants of one question are its gold.
+    assert report["overall"]["best_constant"]["score"] == pytest.approx((2 + 1 + 1) / 6)
+    assert parts["multiple choice"]["best_constant"]["answers"] == {"multiple choice": "A"}
     mismatch = report["mismatch"]
-    assert (mismatch["rows"], mismatch["compared"], mismatch["mismatches"]) == (3, 2, 1)
-    assert mismatch["share"] == 0.5
-    assert "63.33" not in capsys.readouterr().err
+    assert (mismatch["compared"], mismatch["mismatches"]) == (2, 1)
+    assert mismatch["mismatch"]["score"] == 0.5
+    # (1 + 0 + 1 + 0 + 0.8 + 0.5) / 6, with its conditions beside it.
+    printed = capsys.readouterr().out
+    assert "55.00 % (3)" in printed
+    assert "frames: not recorded" in printed
     columns = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     assert [one["tolerant_answer"] for one in columns] == ["A", "C", "C", None, "8", "2 to 6"]
+    assert [one["strict_is_parsed"] for one in columns] == [True, True, False, False, True, True]
 
 
 def test_our_own_file_gives_the_same_scores(tmp_path: Path) -> None:
@@ -84,8 +95,16 @@ def test_our_own_file_gives_the_same_scores(tmp_path: Path) -> None:
 
 
 def test_the_template_decides_what_adherence_means(tmp_path: Path) -> None:
-    assert scored(tmp_path, ROWS)["template_adherence"] is None
-    assert scored(tmp_path, ROWS, "--template", "think-answer")["template_adherence"] == 2 / 6
+    """Two replies follow <think> <answer>, none follows p2r; the former is also the guess."""
+
+    def followed(*options: str) -> tuple[str, float]:
+        report = scored(tmp_path, ROWS, *options)
+        return report["template"], report["overall"]["template_adherence"]["score"]
+
+    assert followed() == ("think-answer", 2 / 6)
+    assert followed("--template", "p2r") == ("p2r", 0)
+    with pytest.raises(UsageError, match="no trace template 'p3r'"):
+        followed("--template", "p3r")
 
 
 def test_a_score_in_the_file_is_told_and_not_used(
@@ -101,24 +120,50 @@ def test_a_score_in_the_file_is_told_and_not_used(
 def test_two_runs_are_compared_question_by_question(tmp_path: Path) -> None:
     other = [row(0, "A", "<answer>B</answer>"), row(2, "C", "<answer>C</answer>"), row(9, "A", "A")]
     other_file = write(tmp_path / "other.jsonl", other)
-    report = scored(tmp_path, ROWS[:3], "--compare", str(other_file))
-    strict, tolerant = report["comparison"]["strict"], report["comparison"]["tolerant"]
-    assert (strict["num_rows"], strict["only_first_right"], strict["only_second_right"]) == (
-        2,
-        1,
-        1,
-    )
+    found = scored(tmp_path, ROWS[:3], "--compare", str(other_file))["comparison"]
+    strict, tolerant = found["strict"], found["tolerant"]
+    assert (found["matched"], found["only_in_first"], found["only_in_second"]) == (2, 1, 1)
+    assert (strict["only_first_right"], strict["only_second_right"]) == (1, 1)
     assert (tolerant["only_first_right"], tolerant["both_right"]) == (1, 1)
-    assert tolerant["difference"]["value"] == 0.5
-    assert tolerant["unmatched"] == 2
+    assert tolerant["difference"]["score"] == 0.5
+    assert strict["mcnemar_exact_p"] == 1
+
+
+def test_a_difference_of_partial_scores_lies_in_its_interval(tmp_path: Path) -> None:
+    """Of ten clips nine gain 0.2 (8 instead of 6 for 10) and one loses 0.2: 0.16 on average."""
+    ask = {"options": [], "problem_type": "regression"}
+
+    def rows(answers: list[str]) -> list[dict[str, Any]]:
+        return [
+            row(2 * number, "10", f"<answer>{answer}</answer>", **ask)
+            for number, answer in enumerate(answers)
+        ]
+
+    other = write(tmp_path / "other.jsonl", rows(["6"] * 9 + ["8"]))
+    report = scored(tmp_path, rows(["8"] * 9 + ["6"]), "--compare", str(other))
+    difference = report["comparison"]["strict"]["difference"]
+    assert difference["score"] == pytest.approx(0.16)
+    assert -0.2 <= difference["low"] < 0.16 < difference["high"] <= 0.35
 
 
 @pytest.mark.parametrize(
     ("gold", "answer", "expected"),
-    [("10", "10", 1.0), ("10", "9.6", 1.0), ("10", "8", 0.6), ("10", "4", 0.0), ("10", "x", 0.0)],
+    [
+        ("10", "10", 1.0),
+        ("10", "9.6", 1.0),
+        ("10", "9.5", 0.9),
+        ("10", "8", 0.6),
+        ("10", "4", 0.0),
+        ("-10", "-8", 0.6),
+        ("0", "0", 1.0),
+        ("0", "0.1", 0.0),
+    ],
 )
-def test_mean_relative_accuracy_counts_tolerances(gold: str, answer: str, expected: float) -> None:
-    assert mean_relative_accuracy(gold, answer) == pytest.approx(expected)
+def test_mean_relative_accuracy_counts_bounds_below(
+    gold: str, answer: str, expected: float
+) -> None:
+    """Bounds 0.5, 0.45, ..., 0.05, exactly: an error of 5 % stays below nine of them."""
+    assert mean_relative_accuracy(Decimal(answer), Decimal(gold)) == expected
 
 
 @pytest.mark.parametrize(
@@ -133,7 +178,7 @@ def test_a_file_without_answers_is_refused(text: str, told: str, tmp_path: Path)
 
 def test_runs_without_a_common_question_are_refused(tmp_path: Path) -> None:
     other = write(tmp_path / "other.jsonl", [row(7, "A", "A")])
-    with pytest.raises(UsageError, match="no question in common"):
+    with pytest.raises(UsageError, match="share no question"):
         scored(tmp_path, ROWS, "--compare", str(other))
 
 

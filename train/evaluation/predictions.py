@@ -6,12 +6,15 @@ from typing import Any
 
 from schemas.questions import VideoQuestion
 
+NO_OBSERVATION = "no observation"
+
 
 @dataclass(frozen=True)
 class RunFacts:
     """What is printed beside every score, in words. Empty where nobody wrote it down.
 
-    `template` is the name of the trace template that the prompt asked for.
+    `template` is the name of the trace template that the prompt asked for; `control` says what was
+    done to the video on purpose (another clip's frames, an observation in its place).
     """
 
     model: str = ""
@@ -19,6 +22,7 @@ class RunFacts:
     prompt_id: str = ""
     frames: str = ""
     decoding: str = ""
+    control: str = ""
 
     def sentence(self) -> str:
         """One line for screen and page."""
@@ -28,23 +32,30 @@ class RunFacts:
             "prompt": " ".join(part for part in (self.template, self.prompt_id) if part),
             "decoding": self.decoding,
         }
-        return " · ".join(f"{name}: {value or 'not recorded'}" for name, value in told.items())
+        parts = [f"{name}: {value or 'not recorded'}" for name, value in told.items()]
+        if self.control:
+            parts.append(f"CONTROL: {self.control}")
+        return " · ".join(parts)
 
 
 @dataclass(frozen=True)
 class Prediction:
     """The raw text that a model wrote about a question, or why there is none (`error`).
 
-    `num_tokens` counts generated tokens, without the end token; `finish_reason` is `end` or
-    `length` (cut off at the limit). `published_score` is the score that a file of answers gives
-    itself: it is compared with ours, never used.
+    `num_tokens` counts generated tokens, without the end token; `token_counts` those inside each
+    well-formed segment, by tag, None where nobody counted. `finish_reason` is `end`, `length` (cut
+    off at the limit) or, for a reader who was given no text, `no observation`. `shown` names the
+    clip whose frames were shown where it was not the question's own. `published_score` is the score
+    that a file of answers gives itself: it is compared with ours, never used.
     """
 
     question: VideoQuestion
     output: str = ""
     num_tokens: int | None = None
+    token_counts: Mapping[str, int] | None = None
     finish_reason: str = ""
     error: str = ""
+    shown: str = ""
     published_score: float | None = None
 
     @property
@@ -55,7 +66,7 @@ class Prediction:
     @property
     def video(self) -> str:
         """What names the clip: questions on the same media are one cluster."""
-        return " + ".join(ref.path for ref in self.question.media)
+        return media_name(self.question)
 
     def as_json(self) -> dict[str, Any]:
         """A JSON object, for one line of a JSON Lines file."""
@@ -67,3 +78,8 @@ class Prediction:
         fields = dict(value)
         question = VideoQuestion.model_validate(fields.pop("question", None))
         return cls(question=question, **fields)
+
+
+def media_name(question: VideoQuestion) -> str:
+    """The paths of a question's media, as one name."""
+    return " + ".join(ref.path for ref in question.media)

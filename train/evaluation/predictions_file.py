@@ -16,11 +16,13 @@ from schemas.options import letter_options
 from schemas.question_files import guess_layout
 from schemas.questions import MediaRef, ProblemType, VideoQuestion, strip_answer_tags
 from schemas.record_files import BadRecord, read_records
+from schemas.traces import TEMPLATES
 from train.evaluation.predictions import Prediction, RunFacts
 
 _FACTS = b"p2r.evaluation"
 _PARQUET_MAGIC = b"PAR1"
 _TEXTS = pa.list_(pa.string())
+_TAGS = tuple(dict.fromkeys(part.tag for one in TEMPLATES.values() for part in one.segments))
 _SCHEMA = pa.schema(
     {
         "question_id": pa.string(),
@@ -37,16 +39,24 @@ _SCHEMA = pa.schema(
         "time_clues": pa.list_(pa.list_(pa.float64())),
         "output": pa.string(),
         "num_tokens": pa.int64(),
+        **{f"{tag}_tokens": pa.int64() for tag in _TAGS},
         "finish_reason": pa.string(),
         "error": pa.string(),
+        "shown": pa.string(),
         "published_score": pa.float64(),
     }
 )
+_READING = {
+    "answer": pa.string(),
+    "is_parsed": pa.bool_(),
+    "score": pa.float64(),
+    "is_correct": pa.bool_(),
+    "relative_accuracy": pa.float64(),
+    "iou": pa.float64(),
+}
 _VERDICTS = {
-    "strict_answer": pa.string(),
-    "strict_score": pa.float64(),
-    "tolerant_answer": pa.string(),
-    "tolerant_score": pa.float64(),
+    **{f"strict_{name}": kind for name, kind in _READING.items()},
+    **{f"tolerant_{name}": kind for name, kind in _READING.items()},
     "trace_fault": pa.string(),
     "concluded": pa.string(),
     "is_mismatch": pa.bool_(),
@@ -117,8 +127,10 @@ def _row_of(prediction: Prediction) -> dict[str, Any]:
         "time_clues": [list(clue) for clue in question.time_clues],
         "output": prediction.output,
         "num_tokens": prediction.num_tokens,
+        **{f"{tag}_tokens": (prediction.token_counts or {}).get(tag) for tag in _TAGS},
         "finish_reason": prediction.finish_reason,
         "error": prediction.error,
+        "shown": prediction.shown,
         "published_score": prediction.published_score,
     }
 
@@ -140,12 +152,15 @@ def _read_parquet(path: Path) -> PredictionsFile:
 
 
 def _from_row(row: Mapping[str, Any]) -> Prediction:
+    counts = {tag: row[f"{tag}_tokens"] for tag in _TAGS if row[f"{tag}_tokens"] is not None}
     return Prediction(
         question=question_of_row(row).model_copy(update={"row": row["row"]}),
         output=row["output"],
         num_tokens=row["num_tokens"],
+        token_counts=None if row["num_tokens"] is None else counts,
         finish_reason=row["finish_reason"],
         error=row["error"],
+        shown=row["shown"],
         published_score=row["published_score"],
     )
 
