@@ -36,6 +36,12 @@ _STALE_SECONDS = 3600.0
 logger = logging.getLogger(__name__)
 
 
+def default_cache_dir() -> Path:
+    """The frame cache that builds and trainers of one user share: `~/.cache/p2r/frames`."""
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache_home / "p2r" / "frames"
+
+
 class FrameCache:
     """Encoded frames on disk, at most `max_bytes` of them; the least recently used leave first."""
 

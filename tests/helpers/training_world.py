@@ -1,0 +1,80 @@
+"""A folder of small clips and stills, and tiny models, for tests of training and evaluation."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+from schemas.questions import MediaRef, ProblemType, VideoQuestion
+
+FAMILIES = ("qwen2.5-vl", "qwen3-vl")
+
+
+def write_clip(
+    path: Path,
+    *,
+    num_frames: int = 8,
+    rate: int = 2,
+    size: tuple[int, int] = (56, 56),
+    seed: int = 0,
+    times_ms: Sequence[int] | None = None,
+) -> Path:
+    """Frames of (height, width) that differ from clip to clip and within a clip."""
+    draw = np.random.default_rng(seed)
+    height, width = size
+    time_base = Fraction(1, rate) if times_ms is None else Fraction(1, 1000)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv444p"
+        stream.time_base = stream.codec_context.time_base = time_base
+        for index in range(num_frames):
+            pixels = np.empty((height, width, 3), np.uint8)
+            pixels[:] = draw.integers(0, 255, 3)
+            pixels[: height // 2, : width // 2] = draw.integers(0, 255, 3)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = index if times_ms is None else times_ms[index]
+            frame.time_base = time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_still(path: Path, *, size: tuple[int, int] = (56, 56), seed: int = 0) -> Path:
+    """A picture of (height, width)."""
+    draw = np.random.default_rng(1000 + seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw.integers(0, 255, (*size, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def question(
+    *paths: str, problem: str = "Which colour is first?", answer: str = "A", **more: Any
+) -> VideoQuestion:
+    """A multiple choice question about files; pictures are told by their ending."""
+    return VideoQuestion(
+        problem=problem,
+        options=("A. red", "B. blue"),
+        solution=answer,
+        media=tuple(
+            MediaRef(kind="image" if path.endswith(".png") else "video", path=path)
+            for path in paths
+        ),
+        problem_type=ProblemType.MULTIPLE_CHOICE,
+        **more,
+    )
+
+
+@cache
+def tiny_model_folder(family: str) -> Path:
+    """A folder with a tiny random model of the family, made once per process."""
+    from sandbox.tiny_model import TinySize, save_tiny_model
+
+    folder = Path(mkdtemp(prefix="p2r-tiny-")) / family
+    return save_tiny_model(family, folder, size=TinySize(layers=2))  # type: ignore[arg-type]
