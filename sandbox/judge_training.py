@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from judges.sufficiency import escape_fences, prompt_file
 from sandbox.judge_examples import VALUE, Example, Examples
-from sandbox.tiny_model import END_TOKEN, TinySize, build_llama, build_tokenizer
+from sandbox.tiny_model import TinySize, build_llama
+from sandbox.tiny_tokenizer import END_TOKEN, build_tokenizer
 from sandbox.world import WorldConfig
 
 if TYPE_CHECKING:
