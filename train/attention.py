@@ -4,7 +4,8 @@ Registered with transformers under one name. On an ordinary forward it is SDPA, 
 Two things come on top: an `observing` block sees the queries and keys of every layer (attention per
 frame is computed from them), and a forward that carries `packed_row=PackedRow(...)` treats its one
 row as prompts with their completions, `[prompt][completion]...[completion][prompt]...`, where a
-completion sees its own prompt and itself.
+completion sees its own prompt and itself. Where completions are drawn token by token, a forward
+carries the `row_cache` that its rows attend through (`train.shared_cache`).
 
 The packed row travels as an argument of the forward and not in a variable of this module, so that
 gradient checkpointing, which runs layers a second time in the backward pass, finds it again.
@@ -29,6 +30,13 @@ class Observer(Protocol):
 
     def observe(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
         """`query` [B, heads, L, D] and `key` [B, key-value heads, L, D] after rotation."""
+
+
+class RowCache(Protocol):
+    """Holds the keys and values of earlier tokens where rows grow by one token in each forward."""
+
+    def attend(self, layer: int, query: Tensor, scaling: float) -> Tensor:
+        """[B, heads, 1, D] queries over all tokens of their rows -> [B, 1, heads, D]."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +77,16 @@ def attention(
     scaling: float,
     dropout: float = 0.0,
     packed_row: PackedRow | None = None,
+    row_cache: RowCache | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls: [B, heads, L, D] queries -> [B, L, heads, D]."""
+    layer: Any = module.layer_idx
+    if row_cache is not None:
+        return row_cache.attend(layer, query, scaling), None
     observer = _OBSERVER.get()
     if observer is not None:
         with torch.no_grad():
-            layer: Any = module.layer_idx
             observer.observe(layer, query.detach(), key.detach(), scaling)
     if packed_row is None:
         output: Tensor = sdpa_attention(
@@ -152,8 +163,8 @@ def why_not_ours(model: Any) -> str | None:
 def use_our_attention(model: Any) -> None:
     """Let the text layers of `model` (unwrapped) attend through `attention`, from now on.
 
-    Nothing changes for any forward without `observing` and `packed_row`. Raises ValueError for a
-    model that does not use SDPA.
+    Nothing changes for any forward without `observing`, `packed_row` and `row_cache`. Raises
+    ValueError for a model that does not use SDPA.
     """
     reason = why_not_ours(model)
     if reason:
