@@ -1,4 +1,4 @@
-"""TRL and what comes with it: the only file of this room that imports trl, datasets or peft.
+"""TRL and what comes with it: the only file of this room that imports trl, accelerate or datasets.
 
 Whoever subclasses or starts a trainer takes the names from here; `--help` does without this file.
 Where transformers itself is needed, `train.models` is its door.
@@ -6,21 +6,23 @@ Where transformers itself is needed, `train.models` is its door.
 
 from typing import Any
 
+from accelerate.utils import gather_object
 from datasets import Dataset, load_dataset
-from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
-from trl.models.utils import disable_gradient_checkpointing, use_adapter
-from trl.trainer.utils import RepeatSampler
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.callbacks import TrainerCallback
+from trl.trainer.utils import RepeatSampler, use_adapter
 
 __all__ = [
     "Dataset",
     "GRPOConfig",
     "GRPOTrainer",
-    "LoraConfig",
     "RepeatSampler",
     "SFTConfig",
     "SFTTrainer",
+    "TrainerCallback",
     "disable_gradient_checkpointing",
+    "gather_object",
     "load_dataset",
     "numbered_rows",
     "use_adapter",

@@ -1,0 +1,108 @@
+"""Pieces of a generation: whole groups that are forwarded together, and who makes their parts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from schemas.questions import VideoQuestion
+from train.media_features import MediaFeatures
+from train.reward_groups import PendingRewards
+from train.rollout_groups import RolloutGroup, ScoredGroup
+from train.rollouts import Sampling
+
+Observer = Callable[[int, Sequence[ScoredGroup]], Mapping[str, float]]
+"""Sees the groups of an optimizer step of all processes; says what is to be logged of them."""
+
+
+class PromptSource(Protocol):
+    """Who turns a question into one prompt's tensors: `train.video_inputs.VideoInputs`."""
+
+    def prompt(self, question: VideoQuestion) -> Mapping[str, Tensor]:
+        """Processor output of one prompt without padding."""
+
+
+class RewardSource(Protocol):
+    """Who rewards groups in the background: `train.reward_groups.GroupRewarder`."""
+
+    def start(self, groups: Sequence[RolloutGroup]) -> PendingRewards:
+        """Begin, and return at once."""
+
+
+class RolloutSource(Protocol):
+    """Who draws completions: `train.rollouts.sample_completions`, or somebody who replays them."""
+
+    def __call__(
+        self,
+        model: Any,
+        prompts: Sequence[Mapping[str, Tensor]],
+        *,
+        group_size: int,
+        sampling: Sampling,
+        end_ids: Sequence[int],
+        seeds: Sequence[int] | None,
+        features: Sequence[MediaFeatures] | None = None,
+        share_prompts: bool = True,
+    ) -> list[list[Tensor]]:
+        """Of each prompt `group_size` completions, long [C]."""
+
+
+@dataclass
+class MicroBatch:
+    """Whole groups that are forwarded together."""
+
+    groups: Sequence[RolloutGroup]
+    features: Sequence[MediaFeatures | None]
+    numbers: slice
+    """Which of the generation's groups these are."""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """What TRL's loss reads."""
+    scored: list[ScoredGroup] | None = None
+    """None until the first policy pass; a second one (`num_iterations`) keeps these numbers."""
+
+
+def loss_tensors(
+    groups: Sequence[RolloutGroup], *, mask_truncated: bool, device: torch.device
+) -> dict[str, Tensor]:
+    """What TRL's loss reads of completions: ids and mask [B, T], and prompts of no width.
+
+    The prompts travel in the groups. `mask_truncated` leaves completions without an end out of the
+    loss.
+    """
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    ids = pad_sequence([rollout.token_ids for rollout in rollouts], batch_first=True)
+    mask = pad_sequence([torch.ones_like(r.token_ids) for r in rollouts], batch_first=True)
+    if mask_truncated:
+        mask = mask * torch.tensor([not rollout.is_truncated for rollout in rollouts])[:, None]
+    ids, mask = ids.to(device), mask.to(device)
+    return {
+        "prompt_ids": ids[:, :0],
+        "prompt_mask": mask[:, :0],
+        "completion_ids": ids,
+        "completion_mask": mask,
+    }
+
+
+def draw_seed(seed: int, step: int, question: VideoQuestion) -> int:
+    """Of a group's draws: neither the process nor the batch it is drawn in changes them."""
+    name = f"{seed}/{step}/{question.question_id}/{question.row}"
+    return int.from_bytes(blake2b(name.encode(), digest_size=7).digest(), "big")
+
+
+def padded_groups(rows: Sequence[Tensor], width: int) -> Tensor:
+    """[G, N] of each group, of different N -> [B, width] with zeros behind."""
+    return torch.cat([torch.nn.functional.pad(each, (0, width - each.shape[1])) for each in rows])
+
+
+def without_media(scored: ScoredGroup) -> ScoredGroup:
+    """Light enough to be sent to another process, and all on the CPU."""
+    tensors = {
+        name: value.detach().cpu()
+        for name in ("advantages", "weights", "frame_attention", "crucial_frames")
+        if (value := getattr(scored, name)) is not None
+    }
+    return replace(scored, group=replace(scored.group, prompt={}), **tensors)
