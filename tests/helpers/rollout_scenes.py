@@ -1,0 +1,137 @@
+"""Groups of rollouts about clips of the sandbox: written by its teacher, scored by a tiny model."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from judges.backends.base import ChatRequest, TextPart
+from judges.backends.registry import BackendOptions, open_backend
+from media.sampling import FrameSpec
+from sandbox import clips
+from sandbox.learner import learner_tokenizer
+from sandbox.tiny_model import TinySize, build_processor, build_qwen2_5_vl
+from schemas.annotations import read_questions
+from schemas.prompting import task_prompt
+from schemas.questions import VideoQuestion
+from schemas.traces import TEMPLATES, TraceTemplate
+from train.algorithms import parse_algo
+from train.appo import AppoConfig
+from train.frame_loader import FrameLoader
+from train.group_updates import UpdateRule
+from train.grouped_forward import PromptGroup, score_groups
+from train.reward_groups import GroupRewarder
+from train.rollout_groups import RolloutGroup, ScoredGroup, rollouts_of
+from train.segments import TokenBytes
+from train.video_inputs import VideoInputs
+
+P2R = TEMPLATES["p2r"]
+TEACHER = "oracle:3,wrong=0.4,insufficient=0.1,malformed=0.1,leak=0.1"
+
+
+def render_world(folder: Path, *, clips_: int = 6, questions: int = 12) -> list[VideoQuestion]:
+    """A small world of 4-second clips under `folder`, and the questions about it."""
+    options = ["--clips", str(clips_), "--stills", "0", "--questions", str(questions)]
+    assert clips.main(["--output-dir", str(folder), "--preset", "tiny", *options]) == 0
+    read = read_questions(folder / "questions.json", format="video-r1")
+    return [question for question in read if isinstance(question, VideoQuestion)]
+
+
+def written(
+    root: Path, question: VideoQuestion, count: int, *, teacher: str = TEACHER, first: int = 0
+) -> list[str]:
+    """So many completions of the sandbox's teacher for one question."""
+
+    async def ask() -> list[str]:
+        backend = await open_backend(teacher, BackendOptions(media_root=root))
+        replies = [
+            await backend.complete(
+                ChatRequest(
+                    parts=(TextPart(task_prompt(question, "p2r").text),),
+                    max_tokens=1000,
+                    draw=draw,
+                    question_id=question.question_id,
+                )
+            )
+            for draw in range(first, first + count)
+        ]
+        return [reply.text for reply in replies]
+
+    return asyncio.run(ask())
+
+
+@cache
+def tokenizer() -> Any:
+    """The sandbox's own tokenizer: shared, do not change it."""
+    return learner_tokenizer()
+
+
+@cache
+def token_bytes() -> TokenBytes:
+    return TokenBytes(tokenizer())
+
+
+def rollout_group(
+    question: VideoQuestion,
+    texts: Sequence[str],
+    *,
+    prompt: Any = None,
+    template: TraceTemplate = P2R,
+) -> RolloutGroup:
+    """The texts as completions that ended by themselves."""
+    import torch
+
+    end = tokenizer().eos_token_id
+    ids = [
+        torch.tensor([*tokenizer()(text, add_special_tokens=False)["input_ids"], end])
+        for text in texts
+    ]
+    rollouts = rollouts_of(ids, token_bytes(), template, [end])
+    return RolloutGroup(question, prompt or {}, rollouts)
+
+
+class Scene:
+    """A loader over the world, a tiny random model, and what follows from them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.loader = FrameLoader(
+            root, spec=FrameSpec.parse("uniform:8", 56 * 56), cache_dir=None, workers=1
+        )
+        self.inputs = VideoInputs(build_processor(tokenizer()), self.loader, P2R)
+        size = TinySize(width=64, layers=3, weight_std=0.15)
+        self.model = build_qwen2_5_vl(tokenizer(), size)
+
+    def scored(
+        self,
+        questions: Sequence[VideoQuestion],
+        rewarder: GroupRewarder,
+        *,
+        algo: str = "pa-grpo+appo",
+        config: AppoConfig | None = None,
+        size: int = 6,
+    ) -> list[ScoredGroup]:
+        """Groups with rewards, and with advantages, attention and weights of the model's pass."""
+        spec = parse_algo(algo)
+        config = config or AppoConfig(score_tokens=5, frames_per_rollout=1, tokens_per_frame=12)
+        rule = UpdateRule(spec, scale=True, appo=config if spec.uses_appo else None)
+        groups = [
+            rollout_group(
+                question, written(self.root, question, size), prompt=self.inputs.prompt(question)
+            )
+            for question in questions
+        ]
+        rewards = rewarder.start(groups).wait()
+        passes = [
+            PromptGroup(group.prompt, [one.token_ids for one in group.rollouts]) for group in groups
+        ]
+        scores = score_groups(self.model, passes, frame_layers=3 if spec.uses_appo else None)
+        head = self.model.get_output_embeddings()
+        return [
+            rule.score(group, earned, of_group, head, 1.0)
+            for group, earned, of_group in zip(groups, rewards, scores, strict=True)
+        ]
+
+    def close(self) -> None:
+        self.loader.close()
