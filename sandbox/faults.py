@@ -1,4 +1,8 @@
-"""What can be wrong with a scripted teacher's trace: the faults, and how each is made."""
+"""What can be wrong with a scripted teacher's trace: the faults, and how each is made.
+
+Most are accidents, one trace at a time. `confused` and `off_by_one` are habits: always the same
+mistake, so that a model trained on such a teacher makes it too, and something can unlearn it.
+"""
 
 import random
 from collections.abc import Iterator
@@ -16,6 +20,8 @@ _TRIES = 12
 _BY_TIME = ("when", "gap", "span", "word_span")
 _BY_PLACE = ("where", "still_where")
 _DEEDS = ("moves", "hides", "blinks")
+_TAKEN_FOR = {"green": "yellow", "circle": "square"}
+_CONCLUDED_OFF = ("when", "count")
 
 
 def is_far(query: Query, gold: str, value: str) -> bool:
@@ -116,6 +122,32 @@ def _other_deed(query: Query, facts: Facts, victim: Fact, rng: random.Random) ->
     if deed == "hides":
         done.append(victim._replace(verb="shows", t=victim.t + 1, place=""))
     return _in_time((*rest, *done))
+
+
+def confused(query: Query, facts: Facts, share: float, rng: random.Random) -> Facts:
+    """`facts` as seen by somebody who takes `share` of green for yellow and of circles for squares.
+
+    What the question names is seen right, and nothing is taken for something else that is there.
+    """
+    seen: list[Fact] = []
+    for fact in facts:
+        colour, shape = (
+            _TAKEN_FOR.get(word, word) if rng.random() < share else word
+            for word in (fact.colour, fact.shape)
+        )
+        name = f"{colour} {shape}"
+        is_clear = fact.name in query.args or any(name == other.name for other in (*facts, *seen))
+        seen.append(fact if is_clear else fact._replace(colour=colour, shape=shape))
+    return tuple(seen)
+
+
+def off_by_one(query: Query, value: str, config: WorldConfig) -> str:
+    """The option after `value` (before the last one) where a time or a number is asked for."""
+    options = option_values(query, config)
+    if query.kind not in _CONCLUDED_OFF or value not in options:
+        return value
+    at = options.index(value)
+    return options[at + 1 if at + 1 < len(options) else at - 1]
 
 
 def without_crucial(query: Query, facts: Facts) -> Facts:

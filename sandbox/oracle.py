@@ -8,6 +8,8 @@ the seed and what the call is about, so neither order nor concurrency changes a 
               insufficient  the answer is right, the observation leaves out what shows it
               malformed     the tags are broken
               leak          the observation states the answer
+              confusion     a habit: green is taken for yellow, a circle for a square
+              off_by_one    a habit: times and numbers are concluded one too many
     judge     false_yes     an insufficient observation is called sufficient
               false_no      a sufficient one is called insufficient
 """
@@ -34,13 +36,22 @@ from judges.backends.base import (
 )
 from judges.backends.registry import BackendOptions
 from sandbox.facts import Fact, facts_of, read_facts
-from sandbox.faults import Fault, malformed, misperceived, other_value, without_crucial
+from sandbox.faults import (
+    Fault,
+    confused,
+    malformed,
+    misperceived,
+    off_by_one,
+    other_value,
+    without_crucial,
+)
 from sandbox.questions import (
     Query,
     answer_value,
     crucial_cells,
     crucial_facts,
     crucial_seconds,
+    option_values,
     parse_query,
     solution_of,
 )
@@ -60,6 +71,8 @@ class Rates:
     insufficient: float = 0.0
     malformed: float = 0.0
     leak: float = 0.0
+    confusion: float = 0.0
+    off_by_one: float = 0.0
     false_yes: float = 0.0
     false_no: float = 0.0
 
@@ -219,9 +232,10 @@ class OracleBackend:
         query, facts, value, config = known.query, known.facts, known.value, self._config
         about = (request.question_id, request.draw)
         fault = self._rates.fault(self._draw("fault", *about) / 2**64)
-        if fault == "none":
-            return write_trace(template, query, facts, value, config, seconds=known.seconds)
         rng = random.Random(self._draw("how", *about))
+        if fault == "none":
+            facts, value = self._by_habit(known, rng)
+            return write_trace(template, query, facts, value, config, seconds=known.seconds)
         aside = ""
         if fault == "wrong":
             seen = misperceived(query, facts, value, config, rng) if rng.random() < 0.5 else None
@@ -234,6 +248,18 @@ class OracleBackend:
             template, query, facts, value, config, seconds=known.seconds, aside=aside
         )
         return malformed(text, rng) if fault == "malformed" else text
+
+    def _by_habit(self, known: Known, rng: random.Random) -> tuple[tuple[Fact, ...], str]:
+        """What a teacher with its habits sees, and what it concludes from that."""
+        query, rates, config = known.query, self._rates, self._config
+        facts = confused(query, known.facts, rates.confusion, rng)
+        value = answer_value(query, facts, config)
+        options = option_values(query, config)
+        if value is None or (options and value not in options):
+            facts, value = known.facts, known.value
+        if rng.random() < rates.off_by_one:
+            value = off_by_one(query, value, config)
+        return facts, value
 
     def _judge(self, request: ChatRequest, prompt: str, known: Known) -> str:
         """Sufficient: every crucial statement is there, and together they give the right answer."""
