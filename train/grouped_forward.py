@@ -36,7 +36,13 @@ from train.frame_attention import (
     capture_frame_attention,
 )
 from train.media_features import MediaFeatures, answering_with
-from train.prompt_tensors import frames_of_prompt, joined_media, prompt_positions, repeated_media
+from train.prompt_tensors import (
+    frames_of_prompt,
+    joined_media,
+    prompt_positions,
+    repeated_media,
+    said_as_words,
+)
 from train.token_scores import DEFAULT_LOGITS_AT_ONCE, head_inputs, token_scores
 
 _log = logging.getLogger(__name__)
@@ -200,7 +206,12 @@ def _packed_pass(
         num_layers = bare.config.get_text_config().num_hidden_layers
         recorder = FrameRecorder(looks, num_layers=num_layers, last=frame_layers)
     features = [group.features for group in groups if group.features is not None]
+    row = torch.cat(ids)[None]
+    is_completion = torch.ones_like(row, dtype=torch.bool)
+    for packed in layout:
+        is_completion[:, packed.prompt] = False
     with (
+        said_as_words(bare, row, is_completion) as row_ids,
         observing(recorder) if recorder else nullcontext(),
         answering_with(bare, features) if features else nullcontext(),
     ):
@@ -208,7 +219,7 @@ def _packed_pass(
             model,
             bare.get_output_embeddings(),
             torch.cat(predictors),
-            input_ids=torch.cat(ids)[None],
+            input_ids=row_ids,
             position_ids=torch.cat(positions, dim=1)[:, None],
             packed_row=PackedRow(tuple(layout)),
             use_cache=False,
@@ -234,7 +245,8 @@ def _plain_pass(
             tokens[row, : len(completion)] = completion
             mask[row, : len(completion)] = 1
         inputs = repeated_media(group.inputs, num_rows)
-        inputs["input_ids"] = torch.cat([prompt.expand(num_rows, -1), tokens], dim=1)
+        ids = torch.cat([prompt.expand(num_rows, -1), tokens], dim=1)
+        is_completion = (torch.arange(ids.shape[1], device=ids.device) >= start).expand_as(ids)
         inputs["attention_mask"] = torch.cat(
             [torch.ones_like(prompt).expand(num_rows, -1), mask], 1
         )
@@ -244,22 +256,23 @@ def _plain_pass(
         if (given := group.inputs.get("position_ids")) is not None:
             own = given[-3:, :, -1:] + torch.arange(1, max(lengths) + 1, device=prompt.device)
             inputs["position_ids"] = torch.cat([given[-3:], own], 2).expand(-1, num_rows, -1)
-        capture: AbstractContextManager[FrameAttention | None] = nullcontext()
-        if frame_layers:
-            capture = capture_frame_attention(
-                bare,
-                input_ids=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
-                video_grid_thw=inputs.get("video_grid_thw"),
-                first_token=start,
-                num_tokens=max(lengths),
-                num_layers=frame_layers,
-            )
-        with capture as frames:
-            predictors = torch.arange(start - 1, start - 1 + max(lengths), device=prompt.device)
-            states = head_inputs(
-                model, bare.get_output_embeddings(), predictors, use_cache=False, **inputs
-            )
+        with said_as_words(bare, ids, is_completion) as inputs["input_ids"]:
+            capture: AbstractContextManager[FrameAttention | None] = nullcontext()
+            if frame_layers:
+                capture = capture_frame_attention(
+                    bare,
+                    input_ids=inputs["input_ids"],
+                    attention_mask=inputs["attention_mask"],
+                    video_grid_thw=inputs.get("video_grid_thw"),
+                    first_token=start,
+                    num_tokens=max(lengths),
+                    num_layers=frame_layers,
+                )
+            with capture as frames:
+                predictors = torch.arange(start - 1, start - 1 + max(lengths), device=ids.device)
+                states = head_inputs(
+                    model, bare.get_output_embeddings(), predictors, use_cache=False, **inputs
+                )
         hidden += [row[:length] for row, length in zip(states, lengths, strict=True)]
         if frames is not None:
             rows = zip(frames.result(), lengths, strict=True)

@@ -1,6 +1,7 @@
 """The processor's tensors of single prompts: cut out of a batch, put in a row, repeated."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,3 +120,24 @@ def prompt_positions(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     if len(set(positions[:, -1].tolist())) != 1:
         raise ValueError("a prompt must end in text, this one ends in an image or video token")
     return positions
+
+
+@contextmanager
+def said_as_words(model: Any, ids: Tensor, is_completion: Tensor) -> Iterator[Tensor]:
+    """Ids [B, L] for a forward in this block in which completions hold no media placeholder.
+
+    Any token can be drawn, also the one that stands for a piece of a video in prompts. There the
+    model would look for a feature; while rows were drawn, it was a word with its own embedding. So
+    `model` (unwrapped) is given another id, and its embedding layer the true one.
+    """
+    placeholders = (model.config.image_token_id, model.config.video_token_id)
+    is_said = is_completion & torch.isin(ids, torch.tensor(placeholders, device=ids.device))
+    if not is_said.any():
+        yield ids
+        return
+    other = next(number for number in range(3) if number not in placeholders)
+    hook = model.get_input_embeddings().register_forward_pre_hook(lambda *_: (ids,))
+    try:
+        yield ids.masked_fill(is_said, other)
+    finally:
+        hook.remove()

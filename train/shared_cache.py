@@ -54,7 +54,7 @@ class PromptCache(_Unmasked):
     ) -> tuple[Tensor, Tensor]:
         """Keep what a layer made of the row; [1, kv heads, L, D]."""
         for kept, states in ((self._keys, key), (self._values, value)):
-            parts = states[0].transpose(0, 1).split(self._row)
+            parts = torch.split(states[0].transpose(0, 1), self._row)
             kept.setdefault(layer_idx, []).extend(parts)
         return key, value
 
@@ -151,10 +151,12 @@ class SharedCache(_Unmasked):
         self._own_values[layer_idx][:, :, last] = value[:, :, 0]
         return key, value
 
-    @torch.autocast("cuda", enabled=False)
-    @torch.autocast("cpu", enabled=False)
     def attend(self, layer: int, query: Tensor, scaling: float) -> Tensor:
         """Attention of each row's newest token: [R, heads, 1, D] -> [R, 1, heads, D]."""
+        with torch.autocast(query.device.type, enabled=False):
+            return self._attend(layer, query, scaling)
+
+    def _attend(self, layer: int, query: Tensor, scaling: float) -> Tensor:
         num_rows, heads, _, width = query.shape
         prompt_keys, prompt_values = self._prompt_keys[layer], self._prompt_values[layer]
         num_groups, kv_heads = prompt_keys.shape[:2]

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from helpers.tensor_memory import TensorMemory
-from helpers.video_groups import FAMILIES, batch_of, build_model, group, tiny_model
+from helpers.video_groups import FAMILIES, IMAGE, VIDEO, batch_of, build_model, group, tiny_model
 
 from train.grouped_forward import GroupScores, PromptGroup, score_groups, why_not_shared
 from train.media_features import encode_media
-from train.prompt_tensors import split_prompts
+from train.prompt_tensors import prompt_positions, split_prompts
 from train.token_scores import token_scores
 
 families = pytest.mark.parametrize("family", FAMILIES)
@@ -139,6 +139,31 @@ def test_given_positions_are_used_and_continued(family: str, model: Any) -> None
         assert_same(ours, plain)
         (own,) = score_groups(model, [one])
     assert not ours[0].logprobs.allclose(own.logprobs, atol=1e-3)
+
+
+@families
+def test_a_completion_may_say_media_tokens(family: str, model: Any) -> None:
+    """Drawn placeholders are words: scored as when they were drawn, one forward per token."""
+    one = group(family, 1, (4, 6), image=(1, 4, 6))
+    said = one.completions[1]
+    said[torch.tensor([0, 2, 3, 5])] = torch.tensor([VIDEO, IMAGE, VIDEO, VIDEO])
+    with torch.no_grad():
+        inputs = {**one.inputs, "attention_mask": torch.ones_like(one.inputs["input_ids"])}
+        output = model(**inputs, use_cache=True)
+        logits = [output.logits[0, -1]]
+        last = prompt_positions(model, one.inputs)[:, -1:, None]
+        for number, token in enumerate(said[:-1], 1):
+            ids, past = token[None, None], output.past_key_values
+            output = model(input_ids=ids, past_key_values=past, position_ids=last + number)
+            logits.append(output.logits[0, -1])
+        expected = torch.stack(logits).log_softmax(-1).gather(-1, said[:, None])[:, 0]
+    results = []
+    for share_prompts in (True, False):
+        scores = score_groups(model, [one], share_prompts=share_prompts, frame_layers=2)
+        torch.testing.assert_close(scores[0].logprobs[1], expected, rtol=0, atol=1e-5)
+        results.append((scores, backward(scores, model.named_parameters())))
+    assert_same(results[0][0], results[1][0])
+    assert_same_gradients(results[0][1], results[1][1])
 
 
 @families
