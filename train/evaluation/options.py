@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.config import Config
+from schemas.traces import TEMPLATES
 
 # What a resumed evaluation may change: how far, how fast, and what is told; never an answer.
 MAY_CHANGE_ON_RESUME = frozenset(
@@ -20,7 +21,6 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "compare",
         "extractor",
         "extractor_max_tokens",
-        "template",
         "page_rows",
         "page_megabytes",
         "concurrency",
@@ -135,6 +135,13 @@ class EvaluateConfig(Config):
     """Most answers that index.html shows, spread evenly over all of them."""
     page_megabytes: float = Field(24, ge=0)
     """Room for frames in index.html, in MB; answers beyond it are shown without frames."""
+
+    @field_validator("template")
+    @classmethod
+    def _is_a_template(cls, name: str) -> str:
+        if name and name not in TEMPLATES:
+            raise ValueError(f"no trace template {name!r}: expected one of {', '.join(TEMPLATES)}")
+        return name
 
     @model_validator(mode="after")
     def _one_source_of_answers(self) -> "EvaluateConfig":

@@ -1,8 +1,7 @@
 """What a model answered to each question, and under which conditions: what all scores come from."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from schemas.questions import VideoQuestion
 
@@ -44,9 +43,9 @@ class Prediction:
 
     `num_tokens` counts generated tokens, without the end token; `token_counts` those inside each
     well-formed segment, by tag, None where nobody counted. `finish_reason` is `end`, `length` (cut
-    off at the limit) or, for a reader who was given no text, `no observation`. `shown` names the
-    clip whose frames were shown where it was not the question's own. `published_score` is the score
-    that a file of answers gives itself: it is compared with ours, never used.
+    off at the limit) or, for a reader who was given no text, `no observation`. `shown` holds the
+    paths of the media that were shown where they were not the question's own. `published_score` is
+    the score that a file of answers gives itself: it is compared with ours, never used.
     """
 
     question: VideoQuestion
@@ -55,7 +54,7 @@ class Prediction:
     token_counts: Mapping[str, int] | None = None
     finish_reason: str = ""
     error: str = ""
-    shown: str = ""
+    shown: tuple[str, ...] = ()
     published_score: float | None = None
 
     @property
@@ -66,20 +65,4 @@ class Prediction:
     @property
     def video(self) -> str:
         """What names the clip: questions on the same media are one cluster."""
-        return media_name(self.question)
-
-    def as_json(self) -> dict[str, Any]:
-        """A JSON object, for one line of a JSON Lines file."""
-        return asdict(self) | {"question": self.question.model_dump(mode="json")}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Prediction":
-        """What `as_json` wrote. Raises TypeError or ValueError for anything else."""
-        fields = dict(value)
-        question = VideoQuestion.model_validate(fields.pop("question", None))
-        return cls(question=question, **fields)
-
-
-def media_name(question: VideoQuestion) -> str:
-    """The paths of a question's media, as one name."""
-    return " + ".join(ref.path for ref in question.media)
+        return " + ".join(ref.path for ref in self.question.media)

@@ -42,7 +42,7 @@ _SCHEMA = pa.schema(
         **{f"{tag}_tokens": pa.int64() for tag in _TAGS},
         "finish_reason": pa.string(),
         "error": pa.string(),
-        "shown": pa.string(),
+        "shown": _TEXTS,
         "published_score": pa.float64(),
     }
 )
@@ -130,7 +130,7 @@ def _row_of(prediction: Prediction) -> dict[str, Any]:
         **{f"{tag}_tokens": (prediction.token_counts or {}).get(tag) for tag in _TAGS},
         "finish_reason": prediction.finish_reason,
         "error": prediction.error,
-        "shown": prediction.shown,
+        "shown": list(prediction.shown),
         "published_score": prediction.published_score,
     }
 
@@ -160,7 +160,7 @@ def _from_row(row: Mapping[str, Any]) -> Prediction:
         token_counts=None if row["num_tokens"] is None else counts,
         finish_reason=row["finish_reason"],
         error=row["error"],
-        shown=row["shown"],
+        shown=tuple(row["shown"]),
         published_score=row["published_score"],
     )
 

@@ -22,44 +22,62 @@ _EXTRA = {
 
 def report_text(report: Mapping[str, Any]) -> str:
     """Conditions, the table of scores, then lengths, mismatch, and what went wrong."""
-    return "\n".join(
-        [
-            report["conditions"]["sentence"],
-            _rendered(score_table(report)),
-            *_lengths(report),
-            *_mismatch(report["mismatch"]),
-            *_left_out(report),
-            *_differences(report["differs_from_published"]),
-        ]
-    )
+    columns, rows = score_table(report)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="left" if name == "part" else "right")
+    for row in rows:
+        table.add_row(*row)
+    return "\n".join([report["conditions"]["sentence"], _rendered(table), *notes(report)])
+
+
+def notes(report: Mapping[str, Any]) -> list[str]:
+    """What is told below the table, line by line."""
+    return [
+        *_lengths(report),
+        *_mismatch(report["mismatch"]),
+        *_left_out(report),
+        *_differences(report["differs_from_published"]),
+    ]
 
 
 def comparison_text(found: Mapping[str, Any], first: str, second: str) -> str:
     """Two runs, question by question."""
+    columns, rows = comparison_table(found)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{first} (first) against {second}")
-    names = (
-        "reading", "matched", "both right", "only first", "only second", "neither",
-        "difference (95 % by video)", "McNemar p", "p by video",
-    )  # fmt: skip
-    for name in names:
+    for name in columns:
         table.add_column(name, justify="left" if name == "reading" else "right")
-    for reading in ("strict", "tolerant"):
-        seen = found[reading]
-        counts = ("both_right", "only_first_right", "only_second_right", "neither_right")
-        table.add_row(
-            reading,
-            f"{found['matched']:,}",
-            *(f"{seen[name]:,}" for name in counts),
-            _points(seen["difference"]),
-            f"{seen['mcnemar_exact_p']:.3g}",
-            f"{seen['mcnemar_clustered_p']:.3g}",
-        )
+    for row in rows:
+        table.add_row(*row)
     lines = [_rendered(table)]
     if alone := found["only_in_first"] + found["only_in_second"]:
         lines.append(f"{alone} questions are in one run only and play no part")
     if repeated := found["repeated_questions_left_out"]:
         lines.append(f"{repeated} repeated questions play no part")
     return "\n".join(lines)
+
+
+def comparison_table(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Columns, and one row per reading."""
+    columns = [
+        "reading", "matched", "both right", "only first", "only second", "neither",
+        "difference (95 % by video)", "McNemar p", "p by video",
+    ]  # fmt: skip
+    counts = ("both_right", "only_first_right", "only_second_right", "neither_right")
+    rows = []
+    for reading in ("strict", "tolerant"):
+        seen = found[reading]
+        rows.append(
+            [
+                reading,
+                f"{found['matched']:,}",
+                *(f"{seen[name]:,}" for name in counts),
+                _points(seen["difference"]),
+                f"{seen['mcnemar_exact_p']:.3g}",
+                f"{seen['mcnemar_clustered_p']:.3g}",
+            ]
+        )
+    return columns, rows
 
 
 def parts_of(report: Mapping[str, Any]) -> Iterator[tuple[str, Part]]:
@@ -71,31 +89,32 @@ def parts_of(report: Mapping[str, Any]) -> Iterator[tuple[str, Part]]:
                 yield f"{kind}: {name}", part
 
 
-def score_table(report: Mapping[str, Any]) -> Table:
-    """One row per part: both readings with their unparsed shares, and what not looking gives."""
+def score_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Columns, and one row per part: both readings, their unparsed shares, what guessing gives."""
     parts = list(parts_of(report))
     extra = {name: path for name, path in _EXTRA.items() if any(_at(one, path) for _, one in parts)}
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in (
+    columns = [
         "part", "n", "strict", "unparsed", "tolerant", "95 % by video", "unparsed",
         "best constant", f"follows {report['template']}", *extra,
-    ):  # fmt: skip
-        table.add_column(name, justify="left" if name == "part" else "right")
+    ]  # fmt: skip
+    rows = []
     for name, one in parts:
         constant, followed = one["best_constant"], one.get("template_adherence")
-        table.add_row(
-            name,
-            f"{one['n']:,}",
-            _score(one["strict"]),
-            percent(one["strict"]["unparsed_share"]),
-            _score(one["tolerant"]),
-            _ends(one["tolerant"]),
-            percent(one["tolerant"]["unparsed_share"]),
-            percent(constant["score"] if constant else None),
-            percent(followed["score"] if followed else None),
-            *(percent((_at(one, path) or {}).get("score")) for path in extra.values()),
+        rows.append(
+            [
+                name,
+                f"{one['n']:,}",
+                _score(one["strict"]),
+                percent(one["strict"]["unparsed_share"]),
+                _score(one["tolerant"]),
+                _ends(one["tolerant"]),
+                percent(one["tolerant"]["unparsed_share"]),
+                percent(constant["score"] if constant else None),
+                percent(followed["score"] if followed else None),
+                *(percent((_at(one, path) or {}).get("score")) for path in extra.values()),
+            ]
         )
-    return table
+    return columns, rows
 
 
 def percent(share: float | None) -> str:

@@ -1,0 +1,166 @@
+"""From a checkpoint and a question file to predictions: opens all that is needed, and resumes."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from judges.backends.base import BackendUnavailableError
+from judges.backends.local import find_folder
+from judges.backends.weights import weights_id
+from media.sampling import FrameSpec
+from schemas.config import UsageError
+from schemas.prompting import task_prompt
+from schemas.questions import VideoQuestion
+from schemas.traces import TEMPLATES
+from train.evaluation.answer_log import AnswerLog
+from train.evaluation.answering import VideoAnswerer
+from train.evaluation.asked import (
+    SPECIMEN,
+    Asked,
+    Media,
+    batches_of,
+    read_asked,
+    shuffled_media,
+)
+from train.evaluation.options import EvaluateConfig
+from train.evaluation.predictions import Prediction, RunFacts
+from train.evaluation.progress import AnswerProgress, say
+from train.frame_loader import FrameLoader
+from train.models import load_policy, load_processor
+from train.sampling_rules import Sampling
+from train.video_inputs import VideoInputs
+
+
+@dataclass(frozen=True)
+class Answered:
+    """All predictions in file order, under which conditions, and which rows take no part."""
+
+    facts: RunFacts
+    predictions: tuple[Prediction, ...]
+    left_out: tuple[str, ...] = ()
+
+
+@contextmanager
+def frame_loader(config: EvaluateConfig) -> Iterator[FrameLoader]:
+    """Frames of the files under --media-root. Raises UsageError where the options make no sense."""
+    assert config.media_root is not None
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        loader = FrameLoader(
+            config.media_root,
+            spec=FrameSpec.parse(config.frames, config.max_pixels),
+            cache_dir=config.frame_cache or cache_home / "p2r" / "frames",
+            reader=config.video_reader,
+            timeout_seconds=config.decode_timeout_seconds,
+            workers=config.decode_workers,
+            follow_symlinks=config.follow_symlinks,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    with loader:
+        yield loader
+
+
+def answer_by_model(config: EvaluateConfig, loader: FrameLoader, folder: Path) -> Answered:
+    """Ask --model every question that `folder` holds no answer to."""
+    assert config.model is not None
+    asked = read_asked(config)
+    name = config.template or "p2r"
+    facts, made_with = _facts(config, name)
+    shown = shuffled_media(asked.questions, config.seed) if config.shuffle_videos else {}
+    left_out = list(asked.unreadable)
+    questions = asked.questions
+    if config.shuffle_videos:
+        questions, alone = _swappable(asked, shown)
+        left_out += alone
+    with AnswerLog(folder, questions, made_with, retry_errors=config.retry_failed) as log:
+        if len(log) < len(questions):
+            _ask(config, loader, questions, shown, log, name)
+        predictions = [found for question in questions if (found := log.get(question)) is not None]
+    return Answered(facts, tuple(predictions), tuple(left_out))
+
+
+def _facts(config: EvaluateConfig, template: str) -> tuple[RunFacts, dict[str, str]]:
+    """What is printed beside the scores, and what stored answers must agree with."""
+    assert config.model is not None
+    try:
+        weights = weights_id(find_folder(config.model))
+    except BackendUnavailableError as error:
+        raise UsageError(f"--model {config.model}: {error}") from None
+    prompt_id = task_prompt(SPECIMEN, template, duration_seconds=1.0, num_frames=1).prompt_id
+    facts = RunFacts(
+        model=f"{config.model} ({weights})",
+        template=template,
+        prompt_id=prompt_id,
+        frames=f"{config.frames}, at most {config.max_pixels} pixels each, {config.video_reader}",
+        decoding=decoding(config),
+        control="another clip's frames (--shuffle-videos)" if config.shuffle_videos else "",
+    )
+    return facts, {"weights": weights, "prompt": prompt_id}
+
+
+def decoding(config: EvaluateConfig) -> str:
+    """How tokens are drawn, in words."""
+    if not config.temperature:
+        return f"greedy, at most {config.max_new_tokens} tokens"
+    return (
+        f"temperature {config.temperature:g}, top_p {config.top_p:g}, seed {config.seed}, at most "
+        f"{config.max_new_tokens} tokens"
+    )
+
+
+def _swappable(
+    asked: Asked, shown: dict[Media, Media]
+) -> tuple[tuple[VideoQuestion, ...], list[str]]:
+    """Questions whose media can be swapped, and the others, told."""
+    if not shown:
+        raise UsageError(
+            "--shuffle-videos needs questions about at least two clips; all of these are about "
+            "one, so there is no other to show"
+        )
+    can = tuple(one for one in asked.questions if one.media in shown)
+    alone = [
+        f"row {one.row}: no other media of its kinds can be shown in its place"
+        for one in asked.questions
+        if one.media not in shown
+    ]
+    return can, alone
+
+
+def _ask(
+    config: EvaluateConfig,
+    loader: FrameLoader,
+    questions: Sequence[VideoQuestion],
+    shown: dict[Media, Media],
+    log: AnswerLog,
+    template: str,
+) -> None:
+    assert config.model is not None
+    try:
+        sampling = Sampling(
+            config.max_new_tokens, temperature=config.temperature, top_p=config.top_p
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    inputs = VideoInputs(load_processor(config.model), loader, TEMPLATES[template])
+    model = load_policy(
+        config.model, dtype=config.dtype, device=config.device, attention=config.attention
+    )
+    answerer = VideoAnswerer(model, inputs, sampling, seed=config.seed, shown=shown, say=say)
+    lengths = {
+        one.media: sum(inputs.most_vision_tokens(ref) for ref in one.media) for one in questions
+    }
+    # A batch with a missing answer is computed as a whole: what neighbours change by rounding is
+    # then the same as in a run that nobody killed.
+    batches = [
+        batch
+        for batch in batches_of(questions, lengths, config.batch_size)
+        if any(one not in log for one in batch)
+    ]
+    with AnswerProgress(len(questions), len(log)) as progress:
+        for predictions in answerer.answers(batches):
+            before = len(log)
+            log.add(predictions)
+            progress.advance(len(log) - before, sum(bool(one.error) for one in predictions))
