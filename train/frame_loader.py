@@ -32,9 +32,10 @@ T = TypeVar("T")
 class DecodedMedia:
     """The frames of one file in order of time.
 
-    `pixels` uint8 [N, H, W, 3], RGB, shared: do not write to it; `indices` count the file's frames in the order of
-    display; `times_seconds` are on the file's own clock, strictly increasing: a clip that starts
-    at 8.3 s has its first frame at 8.3. A still is one frame at time 0 with duration 0.
+    `pixels` uint8 [N, H, W, 3], RGB, shared: do not write to it; `indices` count the file's frames
+    in the order of display; `times_seconds` are on the file's own clock, strictly increasing: a
+    clip that starts at 8.3 s has its first frame at 8.3. A still is one frame at time 0 with
+    duration 0.
     """
 
     kind: Kind

@@ -37,6 +37,13 @@ def sdpa_attention(*args: Any, **options: Any) -> Tensor:
     return output
 
 
+def dataclass_parser(config_class: Any) -> Any:
+    """The parser that transformers makes of a configuration's fields."""
+    from transformers import HfArgumentParser
+
+    return HfArgumentParser(config_class, add_help=False, allow_abbrev=False)
+
+
 def load_processor(model: str | Path) -> Any:
     """The processor beside a model's weights (folder or hub id). Raises UsageError."""
     from transformers import AutoProcessor

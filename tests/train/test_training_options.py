@@ -1,0 +1,129 @@
+"""One command line for our options and TRL's."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import Field
+
+from schemas.config import Config, UsageError
+from train.training_options import (
+    read_training_command,
+    refuse_changed_training_options,
+    save_training_options,
+)
+
+REFUSED = {"packing": "a packed row would lose its video"}
+
+
+class SmallConfig(Config):
+    """Options of a command that exists here only."""
+
+    output_dir: Path
+    """Where it goes."""
+    learning_rate: float = Field(1e-6, gt=0)
+    """Peak learning rate."""
+    flags: tuple[str, ...] = ()
+    """Some words."""
+
+
+def read(*words: str) -> tuple[SmallConfig, dict[str, Any]]:
+    return read_training_command(
+        SmallConfig, "SFTConfig", words, prog="small", description="Small.", refused=REFUSED
+    )
+
+
+def test_our_options_alone_are_read_without_trls() -> None:
+    config, trl = read("--out", "o", "--learning-rate", "0.5", "--flags", "a", "b")
+    assert (config.output_dir, config.learning_rate, config.flags) == (Path("o"), 0.5, ("a", "b"))
+    assert trl == {}
+
+
+def test_trls_options_are_typed_as_trl_types_them() -> None:
+    config, trl = read(
+        "--weight-decay=0.01", "--max-steps", "-1", "--flags", "a", "--lr-scheduler-type", "cosine",
+        "--tf32", "true", "--no-remove-unused-columns", "--output-dir", "o", "--seed", "7",
+        "--lr-scheduler-kwargs", '{"min_lr": 0.1}', "--gradient_checkpointing",
+        "--neftune-noise-alpha", "none",
+    )  # fmt: skip
+    assert config.flags == ("a",)
+    assert trl == {
+        "weight_decay": 0.01,
+        "max_steps": -1,
+        "lr_scheduler_type": "cosine",
+        "tf32": True,
+        "remove_unused_columns": False,
+        "seed": 7,
+        "lr_scheduler_kwargs": '{"min_lr": 0.1}',
+        "gradient_checkpointing": True,
+        "neftune_noise_alpha": None,
+    }
+
+
+def test_a_config_file_holds_both_kinds_and_flags_win(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("learning-rate: 0.5\nweight_decay: 1e-3\nseed: 3\nout: o\n")
+    config, trl = read("--config", str(file), "--seed", "4", "--learning-rate", "0.25")
+    assert (config.output_dir, config.learning_rate) == (Path("o"), 0.25)
+    assert trl == {"weight_decay": 0.001, "seed": 4}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--packing"], "--packing cannot be given: a packed row would lose its video"),
+        (["--packing", "false"], "--packing cannot be given"),
+        (["--lerning-rate", "1"], "did you mean --learning-rate"),
+        (["--weight-dekay", "1"], "did you mean --weight-decay"),
+        (["--seed", "x"], "invalid int value: 'x'"),
+        (["--learning-rate", "x"], "--learning-rate: expected a valid number"),
+        (["--learning-rate", "-1"], "greater than 0"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(words: list[str], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        read("--out", "o", *words)
+
+
+def test_a_config_file_with_an_unknown_key_or_value_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("weight-dekay: 1\nout: o\n")
+    with pytest.raises(
+        UsageError, match=r"run\.yaml has an unknown key 'weight-dekay'.*weight-decay"
+    ):
+        read("--config", str(file))
+    file.write_text("weight-decay: 1\nlearning-rate: -1\nout: o\n")
+    with pytest.raises(UsageError, match=r"\(in .*run\.yaml\): .*greater than 0"):
+        read("--config", str(file))
+    file.write_text("packing: true\nout: o\n")
+    with pytest.raises(UsageError, match="cannot be given"):
+        read("--config", str(file))
+
+
+def test_help_tells_ours_and_help_all_trls_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read("--help")
+    short = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "--help-all" in short
+    assert "--weight-decay" not in short
+    with pytest.raises(SystemExit) as ended:
+        read("--help-all")
+    long = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "--weight-decay" in long
+    assert long.count("\n  --learning-rate ") == 1
+    assert "--packing: a packed row would lose its video" in long
+
+
+def test_a_resumed_run_may_not_change_options_of_either_kind(tmp_path: Path) -> None:
+    before, trl = read("--out", str(tmp_path), "--seed", "3", "--logging-steps", "5")
+    save_training_options(before, trl, tmp_path)
+    refuse_changed_training_options(
+        before, trl | {"logging_steps": 9.0}, tmp_path, {"logging_steps"}
+    )
+    with pytest.raises(UsageError, match="--seed was 3, is now not given"):
+        refuse_changed_training_options(before, {"logging_steps": 5.0}, tmp_path, set())
+    after, _ = read("--out", str(tmp_path), "--learning-rate", "0.5")
+    with pytest.raises(UsageError, match=r"--learning-rate was 1e-06, is now 0\.5"):
+        refuse_changed_training_options(after, trl, tmp_path, set())

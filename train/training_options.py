@@ -1,0 +1,319 @@
+"""One command line for our options and TRL's.
+
+    config, trl = parse_training_command(SftConfig, "SFTConfig", argv, prog=..., description=...)
+
+`config` holds our options (`schemas.config`), `trl` what the user gave of TRL's, by field name and
+typed as TRL types them: `SFTConfig(**trl, ...)`. An option that both have is ours. Flags and the
+keys of `--config FILE.yaml` may be of either kind. `--help` tells ours at once; `--help-all` loads
+TRL and tells all.
+"""
+
+import argparse
+import difflib
+import json
+import os
+import sys
+import tempfile
+import types
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from schemas.config import (
+    DEFAULT_ALIASES,
+    EXIT_OK,
+    Config,
+    UsageError,
+    differing_options,
+    exit_with_usage_error,
+    print_config,
+    read_config,
+    save_config,
+)
+from schemas.option_parser import OptionParser, option_name, option_parser
+
+TrlConfigName = Literal["SFTConfig", "GRPOConfig"]
+C = TypeVar("C", bound=Config)
+
+_CONFIG_FILE = "config.json"
+_TRL_FILE = "trl_options.json"
+
+
+def parse_training_command(
+    config_class: type[C],
+    trl_config: TrlConfigName,
+    argv: Sequence[str] | None,
+    *,
+    prog: str,
+    description: str,
+    refused: Mapping[str, str] | None = None,
+) -> tuple[C, dict[str, Any]]:
+    """Our configuration, and TRL's fields that the user gave; ends the process as other commands.
+
+    `refused` are fields of TRL that cannot be given here, each with the sentence that says why.
+    """
+    try:
+        return read_training_command(
+            config_class,
+            trl_config,
+            sys.argv[1:] if argv is None else argv,
+            prog=prog,
+            description=description,
+            refused=refused or {},
+        )
+    except UsageError as error:
+        exit_with_usage_error(prog, error)
+
+
+def read_training_command(
+    config_class: type[C],
+    trl_config: TrlConfigName,
+    argv: Sequence[str],
+    *,
+    prog: str,
+    description: str,
+    refused: Mapping[str, str],
+) -> tuple[C, dict[str, Any]]:
+    """As `parse_training_command`, but wrong usage raises `UsageError`."""
+    about = f"{description} --help-all also tells the options of TRL's {trl_config}."
+    own = option_parser(
+        config_class, prog=prog, description=about, aliases=DEFAULT_ALIASES, positional=()
+    )
+    others = _TrlOptions(trl_config, config_class, refused, own)
+    if "--help-all" in argv:
+        print(own.format_help() + others.help_text())
+        sys.exit(EXIT_OK)
+    own_words, other_words = _split_words(argv, own)
+    file = _value_of(own_words, "--config")
+    with _own_part(file, config_class, others) as (part, from_file):
+        if part is not None:
+            own_words = [*own_words, "--config", str(part)]
+        try:
+            config = read_config(config_class, own_words, prog=prog, description=about)
+        except UsageError as error:
+            raise UsageError(str(error).replace(str(part), str(file))) from None
+    return config, from_file | others.read_flags(other_words)
+
+
+def save_training_options(config: Config, trl: Mapping[str, Any], folder: Path) -> None:
+    """Write both into `folder`, for `refuse_changed_training_options` of a resumed run."""
+    save_config(config, folder / _CONFIG_FILE)
+    temporary = folder / f".{_TRL_FILE}.{os.getpid()}"
+    temporary.write_text(json.dumps(trl, indent=2, default=str) + "\n", encoding="utf-8")
+    temporary.replace(folder / _TRL_FILE)
+
+
+def refuse_changed_training_options(
+    config: Config, trl: Mapping[str, Any], folder: Path, may_change: Collection[str]
+) -> None:
+    """Raise `UsageError` when options differ from those that `folder` was begun with.
+
+    `may_change` names our fields and TRL's that may differ on resume.
+    """
+    differences = differing_options(config, folder / _CONFIG_FILE, may_change)
+    saved: dict[str, Any] = json.loads((folder / _TRL_FILE).read_text("utf-8"))
+    given: dict[str, Any] = json.loads(json.dumps(trl, default=str))
+    for name in sorted({*saved, *given} - {*may_change}):
+        if saved.get(name, MISSING) != given.get(name, MISSING):
+            was, now = (
+                json.dumps(options[name]) if name in options else "not given"
+                for options in (saved, given)
+            )
+            differences.append(f"{option_name(name)} was {was}, is now {now}")
+    if differences:
+        raise UsageError(
+            f"{folder} was begun with other options: {'; '.join(differences)}; give the old values"
+            " to resume, or another --output-dir to begin anew"
+        )
+
+
+def print_training_options(config: Config, trl: Mapping[str, Any]) -> None:
+    """The resolved configuration as YAML that `--config` takes, on stderr."""
+    print_config(config)
+    for name, value in trl.items():
+        print(f"{name.replace('_', '-')}: {json.dumps(value, default=str)}", file=sys.stderr)
+
+
+class _TrlOptions:
+    """The fields of a TRL config that are neither ours nor refused. TRL is loaded when asked."""
+
+    def __init__(
+        self,
+        name: TrlConfigName,
+        config_class: type[Config],
+        refused: Mapping[str, str],
+        own: OptionParser,
+    ) -> None:
+        self._name = name
+        self._own_fields = set(config_class.model_fields)
+        self._own_flags = [flag for flag in own._option_string_actions if flag.startswith("--")]
+        self._refused = refused
+
+    def read_flags(self, words: Sequence[str]) -> dict[str, Any]:
+        """Typed values of the fields that `words` give."""
+        if not words:
+            return {}
+        self._refuse(word.split("=", 1)[0].lstrip("-") for word in words if word.startswith("--"))
+        given, unknown = self._parser.parse_known_args(list(words))
+        if unknown:
+            self._refuse_unknown(unknown[0])
+        return vars(given)
+
+    def read_keys(self, keys: Mapping[str, Any], file: str) -> dict[str, Any]:
+        """Typed values of the keys of a YAML file that are not ours."""
+        self._refuse(keys)
+        actions = {action.dest: action for action in self._parser._actions}
+        values = {}
+        for key, value in keys.items():
+            name = key.replace("-", "_")
+            if name not in actions:
+                near = self._nearest(name.replace("_", "-"))
+                raise UsageError(
+                    f"--config {file} has an unknown key {key!r}; did you mean {near!r}?"
+                )
+            read = actions[name].type
+            is_text = isinstance(value, str) and callable(read)
+            try:
+                values[name] = read(value) if is_text and callable(read) else value
+            except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
+                raise UsageError(f"--config {file}: {key}: {error}") from None
+        return values
+
+    def help_text(self) -> str:
+        """What `--help-all` adds."""
+        parser = argparse.ArgumentParser(
+            add_help=False,
+            usage=argparse.SUPPRESS,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, 32, width=100),
+        )
+        group = parser.add_argument_group(f"options of TRL's {self._name}, passed on as they are")
+        for field in self._fields:
+            meaning = " ".join(str(field.metadata.get("help", "")).split()).replace("%", "%%")
+            default = field.default if field.default is not MISSING else "none"
+            group.add_argument(
+                option_name(field.name), help=f"{meaning} (default: {default})", metavar="VALUE"
+            )
+        lines = ["\nnot to be given here:\n"] if self._refused else []
+        lines += [f"  {option_name(name)}: {why}\n" for name, why in self._refused.items()]
+        return "\n" + parser.format_help() + "".join(lines)
+
+    @cached_property
+    def _class(self) -> Any:
+        import train.trl_library
+
+        return getattr(train.trl_library, self._name)
+
+    @cached_property
+    def _fields(self) -> list[Any]:
+        taken = self._own_fields | set(self._refused)
+        return [field for field in fields(self._class) if field.init and field.name not in taken]
+
+    @cached_property
+    def _parser(self) -> argparse.ArgumentParser:
+        """TRL's own parser, in which only given fields have a value."""
+        from train.models import dataclass_parser
+
+        parser: argparse.ArgumentParser = dataclass_parser(self._class)
+        parser.error = _raise_usage_error  # type: ignore[method-assign]
+        known = {field.name for field in self._fields}
+        hints = get_type_hints(self._class)
+        for action in list(parser._actions):
+            if action.dest not in known:
+                for flag in action.option_strings:
+                    parser._option_string_actions.pop(flag, None)
+                parser._actions.remove(action)
+                continue
+            action.default = argparse.SUPPRESS
+            if _may_be_none(hints[action.dest]) and callable(action.type):
+                action.type = _or_none(action.type)
+        return parser
+
+    def _refuse(self, names: Any) -> None:
+        for name in names:
+            why = self._refused.get(name.replace("-", "_").removeprefix("no_"))
+            if why is not None:
+                raise UsageError(f"--{name.replace('_', '-')} cannot be given: {why}")
+
+    def _refuse_unknown(self, word: str) -> NoReturn:
+        if not word.startswith("-"):
+            raise UsageError(
+                f"unexpected argument {word!r}: options are given as --name VALUE, see --help"
+            )
+        flag = word.split("=", 1)[0]
+        raise UsageError(f"unknown option {flag}; did you mean --{self._nearest(flag[2:])}?")
+
+    def _nearest(self, name: str) -> str:
+        theirs = [field.name.replace("_", "-") for field in self._fields]
+        names = [flag[2:] for flag in self._own_flags] + theirs
+        return str(difflib.get_close_matches(name, names, n=1, cutoff=0)[0])
+
+
+def _split_words(argv: Sequence[str], own: OptionParser) -> tuple[list[str], list[str]]:
+    """The words of our options and those of others; a flag's values stay with it."""
+    ours: list[str] = []
+    others: list[str] = []
+    current = ours
+    for word in argv:
+        if word.startswith("--") or word in own._option_string_actions:
+            current = ours if word.split("=", 1)[0] in own._option_string_actions else others
+        current.append(word)
+    return ours, others
+
+
+def _value_of(words: Sequence[str], flag: str) -> str | None:
+    """What follows a flag; the last one counts."""
+    value = None
+    for place, word in enumerate(words):
+        if word == flag and place + 1 < len(words):
+            value = words[place + 1]
+        elif word.startswith(f"{flag}="):
+            value = word.partition("=")[2]
+    return value
+
+
+@contextmanager
+def _own_part(
+    file: str | None, config_class: type[Config], others: _TrlOptions
+) -> Iterator[tuple[Path | None, dict[str, Any]]]:
+    """A YAML file with the keys of `file` that are ours (None: use it as it is), and the others."""
+    import yaml
+
+    content = None
+    if file is not None and Path(file).is_file():
+        try:
+            content = yaml.safe_load(Path(file).read_text("utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, OSError):
+            content = None  # `read_config` says what is wrong with it
+    aliases = {flag.lstrip("-") for flags in DEFAULT_ALIASES.values() for flag in flags}
+    own = {*config_class.model_fields, *(alias.replace("-", "_") for alias in aliases)}
+    foreign = (
+        {key: content[key] for key in content if str(key).replace("-", "_") not in own}
+        if isinstance(content, dict)
+        else {}
+    )
+    if not foreign:
+        yield None, {}
+        return
+    assert isinstance(content, dict)
+    read = others.read_keys({str(key): value for key, value in foreign.items()}, str(file))
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / "own.yaml"
+        part.write_text(
+            yaml.safe_dump({key: content[key] for key in content if key not in foreign}), "utf-8"
+        )
+        yield part, read
+
+
+def _raise_usage_error(message: str) -> NoReturn:
+    raise UsageError(message.removeprefix("argument ") + "; --help-all lists the options")
+
+
+def _may_be_none(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
+
+
+def _or_none(read: Any) -> Any:
+    return lambda text: None if text == "none" else read(text)
