@@ -45,6 +45,11 @@ from schemas.samples import CALL_ERRORS, MEDIA_ERRORS, Reason
 _REFRESH_SECONDS = 1.0
 _WINDOW_PER_CALL = 4  # questions under way per call in flight: enough to decode and judge ahead
 _WINDOW_IN_BATCH_MODE = 1000  # about half a gigabyte of frames
+_LOST_ROWS = """
+SELECT step, reason, count(*), min("row"), arg_min(detail, "row")
+FROM rejections JOIN questions USING (question_id)
+WHERE reason IN (SELECT unnest(?)) GROUP BY step, reason ORDER BY count(*) DESC, step, reason
+"""
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,11 @@ async def build(config: BuildConfig, command: list[str]) -> int:
     console = output_console(stderr=True)
     async with AsyncExitStack() as closing:
         with usage_errors():
-            backends = await open_backends(config, closing)
+            digest = source.digest()
+            source.refuse_without_questions()
             frames = frame_store(config)
             closing.callback(frames.close)
-            digest = source.digest()
+            backends = await open_backends(config, closing)
             refuse_unpayable(config, backends)
             _claim_folder(config, paths)
             run = start_run(command, {**config.as_json(), "questions_digest": digest})
@@ -116,11 +122,11 @@ async def build(config: BuildConfig, command: list[str]) -> int:
             progress.note = stop.reason
             if left := layers.num_left_at_server:
                 progress.note += f"; {left} requests go on at the server, the next run takes them"
-        has_lost_rows = _has_lost_rows(ledger)
-        status = EXIT_STOPPED if stop else EXIT_ROWS_FAILED if has_lost_rows else EXIT_OK
+        lost = _lost_rows(ledger)
+        status = EXIT_STOPPED if stop else EXIT_ROWS_FAILED if lost else EXIT_OK
         ledger.end_run(status)
         _export(config, paths, ledger, console)
-    _say_goodbye(console, paths, progress.note, has_lost_rows=has_lost_rows)
+    _say_goodbye(console, paths, progress.note, lost)
     return status
 
 
@@ -249,10 +255,14 @@ def _funnel(ledger: Ledger) -> Counter[FunnelKey]:
     )
 
 
-def _has_lost_rows(ledger: Ledger) -> bool:
-    """Whether rows could not be read, or ended in media or call errors."""
-    lost = {reason.value for reason in MEDIA_ERRORS | CALL_ERRORS | {Reason.UNREADABLE_ROW}}
-    return any(row.reason in lost for row in ledger.funnel())
+def _lost_rows(ledger: Ledger) -> list[str]:
+    """A line per reason for which rows could not be read, or ended in media or call errors."""
+    reasons = MEDIA_ERRORS | CALL_ERRORS | {Reason.UNREADABLE_ROW}
+    lost = ledger.query(_LOST_ROWS, [sorted(reason.value for reason in reasons)])
+    return [
+        f"  {count:>7}  {step}: {reason}   (first: row {row}: {detail})"
+        for step, reason, count, row, detail in lost
+    ]
 
 
 def _export(config: BuildConfig, paths: Paths, ledger: Ledger, console: Console) -> None:
@@ -264,14 +274,17 @@ def _export(config: BuildConfig, paths: Paths, ledger: Ledger, console: Console)
     write_card(ledger, paths.out, copy_to=Path("data_cards") if config.card_copy else None)
 
 
-def _say_goodbye(console: Console, paths: Paths, stopped: str, *, has_lost_rows: bool) -> None:
+def _say_goodbye(console: Console, paths: Paths, stopped: str, lost: list[str]) -> None:
     """Where things are, and what to do next."""
     lines = []
     if stopped:
         lines.append(f"{stopped}; the same command again resumes")
-    if has_lost_rows:
-        lines.append("some rows could not be read, or ended in media or call errors: the card")
-        lines.append("lists them, and --retry-failed gives those with errors another chance")
+    if lost:
+        lines.append(
+            "rows that could not be read, or ended in media or call errors (the card lists"
+        )
+        lines.append("them, and --retry-failed gives those with errors another chance):")
+        lines += lost
     lines.append(f"dataset  {paths.out / 'dataset'}")
     lines.append(f"card     {paths.out / 'README.md'}")
     lines.append(f"ledger   {paths.ledger}")

@@ -168,6 +168,7 @@ class BuildConfig(Config):
         if missing:
             raise ValueError(
                 f"a build needs {', '.join(missing)} too; "
-                "give them, or --check to only look at the question file"
+                f"give {'it' if len(missing) == 1 else 'them'}, or --check to only look at the "
+                "question file"
             )
         return self

@@ -45,16 +45,23 @@ def frame_store(config: BuildConfig) -> FrameStore:
             "question file's paths lie"
         )
     cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return FrameStore(
-        config.media_root,
-        spec=FrameSpec.parse(config.frames, config.max_pixels),
-        cache_dir=config.frame_cache or cache_home / "p2r" / "frames",
-        reader=config.reader,
-        timeout_seconds=config.decode_timeout_seconds,
-        workers=config.decode_workers,
-        follow_symlinks=config.follow_symlinks,
-        cache_max_bytes=int(config.frame_cache_gb * 1e9),
-    )
+    cache = config.frame_cache or cache_home / "p2r" / "frames"
+    try:
+        return FrameStore(
+            config.media_root,
+            spec=FrameSpec.parse(config.frames, config.max_pixels),
+            cache_dir=cache,
+            reader=config.reader,
+            timeout_seconds=config.decode_timeout_seconds,
+            workers=config.decode_workers,
+            follow_symlinks=config.follow_symlinks,
+            cache_max_bytes=int(config.frame_cache_gb * 1e9),
+        )
+    except OSError as error:
+        raise UsageError(
+            f"decoded frames cannot be kept in {cache} ({error.strerror}); give --frame-cache a "
+            "folder that can be written"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,20 @@ class QuestionSource:
         rows = read_questions(self.path, format=self.format, strip_prefix=self.strip_prefix)
         return islice(rows, self.limit)
 
+    def refuse_without_questions(self) -> None:
+        """Raise ValueError where not one row is a question: the file or its format is mistaken."""
+        first: UnreadableRow | None = None
+        count = 0
+        for row in self.read():
+            if isinstance(row, VideoQuestion):
+                return
+            first, count = first or row, count + 1
+        if first is not None:
+            raise ValueError(
+                f"none of the {count} rows of {self.path} is a question that --format "
+                f"{self.format} can read; the first, row {first.row}: {first.detail}"
+            )
+
 
 @dataclass(frozen=True)
 class PlannedRow:

@@ -27,6 +27,7 @@ async def quote(config: BuildConfig) -> int:
     async with AsyncExitStack() as closing:
         with usage_errors():
             prices = Prices.load(config.prices)
+            question_source(config).refuse_without_questions()
             frames = frame_store(config)
             closing.callback(frames.close)
             settled, assumptions = _what_is_known(config)
@@ -53,9 +54,15 @@ async def quote(config: BuildConfig) -> int:
         result = replace(result, counted_by=f"{result.counted_by} ({note})")
     _print(console, result, prices)
     if config.output_dir is not None:
-        config.output_dir.mkdir(parents=True, exist_ok=True)
         path = config.output_dir / "estimate.json"
-        write_atomically(path, json.dumps(result.as_json(), indent=1) + "\n")
+        try:
+            config.output_dir.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(result.as_json(), indent=1) + "\n")
+        except OSError as error:
+            raise UsageError(
+                f"the quote cannot be written to {path} ({error.strerror}); give --output-dir a "
+                "folder that can, or leave it out"
+            ) from None
         console.print(f"written to {path}", highlight=False, soft_wrap=True)
     return EXIT_OK
 

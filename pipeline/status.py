@@ -33,8 +33,15 @@ def read_status(out: Path) -> dict[str, Any]:
             f"{out} holds no {PROGRESS_FILE}: expected the output folder of pipeline.build_cot "
             "(its --output-dir)"
         )
-    snapshot: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if snapshot["state"] == "running" and not _is_alive(snapshot["pid"]):
+    try:
+        snapshot: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        state = snapshot["state"]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UsageError(
+            f"{path} cannot be read as the progress of a build; the next run of the same "
+            "pipeline.build_cot command writes it anew"
+        ) from None
+    if state == "running" and not _is_alive(snapshot["pid"]):
         snapshot["state"] = "interrupted"
         snapshot["note"] = "its process is gone; the same command resumes it"
     return snapshot

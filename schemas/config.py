@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from schemas.ledger_errors import LedgerWriteError
 from schemas.option_parser import OptionError, option_name, option_parser
 from schemas.redaction import redact
+from schemas.standard_output import has_reader
 
 EXIT_OK = 0  # every row has its outcome
 EXIT_ROWS_FAILED = 1  # done, but some rows ended in media or call errors
@@ -125,15 +126,21 @@ def run_command(
     """Run a command's `main` and exit with its status.
 
     `UsageError` and the exceptions in `usage_errors` (those that the user can mend) end in one
-    sentence and status 2, `Ctrl-C` and a full disk in status 3.
+    sentence and status 2, `Ctrl-C`, a full disk and a reader of the output that went away
+    (`... | head`) in status 3.
     """
     mendable: tuple[type[Exception], ...] = (UsageError, *usage_errors)
     try:
         status = main()
+        sys.stdout.flush()
     except mendable as error:
         exit_with_usage_error(prog, error)
     except LedgerWriteError as error:
         print(f"{prog}: stopped: {redact(str(error))}", file=sys.stderr)
+        status = EXIT_STOPPED
+    except BrokenPipeError:
+        if has_reader():
+            raise  # another pipe than the one that the user reads
         status = EXIT_STOPPED
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:

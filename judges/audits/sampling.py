@@ -187,8 +187,8 @@ def _answers(config: SampleConfig) -> tuple[list[Path], "Population", "TextsOf"]
 def _ledgers(config: SampleConfig) -> list[Path]:
     if (config.build is None) == (not config.ledger):
         raise UsageError(
-            "give either --build OUT, the folder of a finished build, or --ledger FILE, and not "
-            f"{'neither' if config.build is None else 'both'}"
+            "give either --build OUT, the folder of a finished build, or --ledger FILE; "
+            f"{'neither was' if config.build is None else 'both were'} given"
         )
     if config.build is None:
         return list(config.ledger)

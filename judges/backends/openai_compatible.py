@@ -33,6 +33,7 @@ DEFAULT_URL = "https://api.openai.com/v1"
 NO_KEY = "none"
 
 _SPEC = re.compile(r"(?P<model>.+?)(?:@(?P<url>https?://.*))?")
+_URL_WITHOUT_SCHEME = re.compile(r"@(?:localhost\b|[\w.-]+:\d+(?:/|$)|\d+\.\d+\.\d+\.\d+)")
 _STOP_REASONS = {
     "stop": StopReason.END,
     "length": StopReason.MAX_TOKENS,
@@ -52,6 +53,11 @@ async def open_backend(rest: str, *, spec: str, options: BackendOptions) -> "Ope
     match = _SPEC.fullmatch(rest)
     if match is None:
         raise BackendUnavailableError(f"{spec!r} names no model: write openai:MODEL@URL")
+    if match["url"] is None and _URL_WITHOUT_SCHEME.search(rest):
+        raise BackendUnavailableError(
+            f"the URL in {spec} must begin with http:// or https://, like "
+            "openai:MODEL@http://localhost:8000/v1"
+        )
     url = (match["url"] or DEFAULT_URL).rstrip("/")
     parts = urlsplit(url)
     if not parts.hostname or parts.username is not None or parts.query or parts.fragment:

@@ -250,3 +250,29 @@ def test_config_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_reader_that_goes_away_ends_a_command_quietly() -> None:
+    program = (
+        "from schemas.config import run_command\n"
+        "def main():\n"
+        "    print('x' * 1_000_000)\n"
+        "    return 0\n"
+        "run_command('p', main)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (EXIT_STOPPED, "")
+
+
+def test_another_broken_pipe_is_a_fault_of_ours() -> None:
+    def main() -> int:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run_command("p", main)
