@@ -11,12 +11,29 @@ from torch.nn.utils.rnn import pad_sequence
 
 from schemas.questions import VideoQuestion
 from train.media_features import MediaFeatures
-from train.reward_groups import PendingRewards
+from train.reward_groups import JudgeUse, PendingRewards
 from train.rollout_groups import RolloutGroup, ScoredGroup
 from train.rollouts import Sampling
 
-Observer = Callable[[int, Sequence[ScoredGroup]], Mapping[str, float]]
-"""Sees the groups of an optimizer step of all processes; says what is to be logged of them."""
+
+@dataclass(frozen=True)
+class StepReport:
+    """What an optimizer step learned from, in this process."""
+
+    step: int
+    """Counted from 1."""
+    groups: Sequence[ScoredGroup]
+    judge: JudgeUse | None
+    """None where no new completions were rewarded."""
+    seconds: Mapping[str, float]
+    """Time spent on `sampling` and on `scoring` old and reference log-probs; 0 where there were
+    none."""
+    gather: Callable[[list[float]], list[list[float]]]
+    """The rows of all processes for this process's row."""
+
+
+Observer = Callable[[StepReport], Mapping[str, float]]
+"""Called in every process once per optimizer step; says what is to be logged of it."""
 
 
 class PromptSource(Protocol):
@@ -98,8 +115,8 @@ def padded_groups(rows: Sequence[Tensor], width: int) -> Tensor:
     return torch.cat([torch.nn.functional.pad(each, (0, width - each.shape[1])) for each in rows])
 
 
-def without_media(scored: ScoredGroup) -> ScoredGroup:
-    """Light enough to be sent to another process, and all on the CPU."""
+def on_cpu(scored: ScoredGroup) -> ScoredGroup:
+    """All that is told of a group; the prompt's pixels stay behind."""
     tensors = {
         name: value.detach().cpu()
         for name in ("advantages", "weights", "frame_attention", "crucial_frames")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from train.hugging_face import RepeatSampler, TrainerCallback
+from train.trl_library import RepeatSampler, TrainerCallback
 
 
 class EpochSampler:

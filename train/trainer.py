@@ -15,6 +15,7 @@ advantage per rollout. What is overridden, and why:
 The loss, its options and everything around it are TRL's.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -27,14 +28,6 @@ from schemas.traces import TraceTemplate
 from train.frame_attention import DEFAULT_LAYERS
 from train.group_updates import UpdateRule
 from train.grouped_forward import GroupScores, PromptGroup, score_groups, unwrapped
-from train.hugging_face import (
-    GRPOConfig,
-    GRPOTrainer,
-    disable_gradient_checkpointing,
-    gather_object,
-    numbered_rows,
-    use_adapter,
-)
 from train.media_features import MediaFeatures, encode_media
 from train.micro_batches import (
     MicroBatch,
@@ -42,16 +35,24 @@ from train.micro_batches import (
     PromptSource,
     RewardSource,
     RolloutSource,
+    StepReport,
     draw_seed,
     loss_tensors,
+    on_cpu,
     padded_groups,
-    without_media,
 )
 from train.resuming import EpochSampler
-from train.reward_groups import PendingRewards
+from train.reward_groups import JudgeUse, PendingRewards
 from train.rollout_groups import RolloutGroup, ScoredGroup, rollouts_of
 from train.rollouts import Sampling, sample_completions
 from train.segments import TokenBytes
+from train.trl_library import (
+    GRPOConfig,
+    GRPOTrainer,
+    disable_gradient_checkpointing,
+    numbered_rows,
+    use_adapter,
+)
 
 ROW = "question"
 
@@ -59,9 +60,8 @@ ROW = "question"
 class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPO trainer for questions about videos. The module's text says what it changes.
 
-    `questions[i]` is row i; `observe(step, scored groups of all processes)` is called on the main
-    process once per optimizer step, and what it returns is logged. Evaluation during training is
-    refused: `train.evaluate` scores checkpoints.
+    `questions[i]` is row i. `observe` is told of every optimizer step; what it returns is logged.
+    Evaluation during training is refused: `train.evaluate` scores checkpoints.
     """
 
     def __init__(
@@ -88,6 +88,8 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._current: MicroBatch | None = None
         self._pending: PendingRewards | None = None
         self._step_groups: list[ScoredGroup] = []
+        self._judge: JudgeUse | None = None
+        self._seconds = {"sampling": 0.0, "scoring": 0.0}
         super().__init__(
             model=model,
             reward_funcs=_no_reward_function,
@@ -127,6 +129,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             {name: value.to(device) for name, value in self._inputs.prompt(question).items()}
             for question in questions
         ]
+        began = time.monotonic()
         with torch.no_grad(), self.accelerator.autocast():
             features = self._features(prompts)
             completions = self.draw(
@@ -134,6 +137,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 features,
                 [draw_seed(self.args.seed, self.state.global_step, each) for each in questions],
             )
+        self._seconds["sampling"] += time.monotonic() - began
         groups = [
             RolloutGroup(
                 question, prompt, rollouts_of(drawn, self._token_bytes, self._template, self._ends)
@@ -202,8 +206,11 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """
         batch = self._current
         assert batch is not None, "TRL prepares inputs before it computes a loss"
-        wants_frames = self._rule.appo is not None and batch.scored is None
-        scores = self._score(model, batch, frame_layers=DEFAULT_LAYERS if wants_frames else None)
+        frame_layers = None
+        if self._rule.appo is not None and batch.scored is None:
+            num_layers = unwrapped(model).config.get_text_config().num_hidden_layers
+            frame_layers = min(DEFAULT_LAYERS, num_layers)
+        scores = self._score(model, batch, frame_layers=frame_layers)
         if batch.scored is None:
             batch.scored = self._scored(batch, scores)
             batch.tensors["advantages"] = padded_groups(
@@ -253,6 +260,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _add_old_and_reference_logprobs(self, batches: Sequence[MicroBatch]) -> None:
         """Old log-probs where updates lie between sampling and learning, as TRL decides it."""
         generate_every = self.args.steps_per_generation * self.num_iterations
+        began = time.monotonic()
         needs_old = self.args.gradient_accumulation_steps % generate_every != 0
         reference, context = self.model, nullcontext()
         if self.ref_model is not None:
@@ -267,6 +275,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 with context:
                     for batch in batches:
                         batch.tensors["ref_per_token_logps"] = self._logprobs(reference, batch)
+        self._seconds["scoring"] += time.monotonic() - began
 
     def _logprobs(self, model: Any, batch: MicroBatch) -> Tensor:
         width = batch.tensors["completion_ids"].shape[1]
@@ -293,6 +302,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """Advantages and weights; waits for the rewards, which came while the model computed."""
         assert self._pending is not None, "rewards are begun when completions are there"
         rewards = self._pending.wait()
+        self._judge = self._pending.use
         lm_head = unwrapped(self.model).get_output_embeddings()
         return [
             self._rule.score(group, reward, score, lm_head, self.temperature)
@@ -302,17 +312,23 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         ]
 
     def _report_step(self) -> None:
-        """Once per optimizer step: all processes' groups to the main process, its numbers to TRL's
-        log."""
-        groups = [without_media(scored) for scored in self._step_groups]
-        self._step_groups = []
+        """Once per optimizer step: what was learned from, and its numbers into TRL's log."""
+        groups, self._step_groups = [on_cpu(each) for each in self._step_groups], []
+        seconds, self._seconds = self._seconds, dict.fromkeys(self._seconds, 0.0)
+        judge, self._judge = self._judge, None
         if self._observe is None:
             return
-        if self.accelerator.num_processes > 1:
-            groups = gather_object(groups)
-        if self.accelerator.is_main_process:
-            for name, value in self._observe(self.state.global_step + 1, groups).items():
-                self._metrics["train"][name].append(value)
+        step = self.state.global_step + 1
+        report = StepReport(step, groups, judge, seconds, self._gather_rows)
+        for name, value in self._observe(report).items():
+            self._metrics["train"][name].append(value)
+
+    def _gather_rows(self, row: list[float]) -> list[list[float]]:
+        if self.accelerator.num_processes == 1:
+            return [row]
+        numbers = torch.tensor([row], dtype=torch.float64, device=self.accelerator.device)
+        gathered: list[list[float]] = self.accelerator.gather(numbers).tolist()
+        return gathered
 
 
 def _no_reward_function(**_: Any) -> list[float]:
