@@ -1,18 +1,15 @@
 """Whether a judge agrees less with people than it did, row by row on the same rows."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
+from judges.audits.baseline import Baseline
 from judges.audits.views import AuditRows, JudgeView
 from judges.comparison import Comparison, compare_judges
 from judges.intervals_by_video import Booleans, Estimate, Floats, share
 from schemas.config import UsageError
-
-if TYPE_CHECKING:
-    from judges.audits.gate import Baseline
 
 _NUMBER = {"yes": 1.0, "no": 0.0}
 
@@ -35,7 +32,7 @@ class Fall:
 
 
 def fall_of(
-    baseline: "Baseline",
+    baseline: Baseline,
     view: JudgeView,
     rows: AuditRows,
     *,

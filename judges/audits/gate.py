@@ -7,15 +7,14 @@ Both judges are held against the same people's labels on the same rows. An unsco
 with nobody, so a prompt whose replies cannot be read any more does not pass.
 """
 
-import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from judges.audits.baseline import Baseline, baseline_of, read_baseline, write_baseline
 from schemas.config import EXIT_OK, EXIT_ROWS_FAILED, Config, UsageError
 
 if TYPE_CHECKING:
@@ -48,18 +47,6 @@ class GateConfig(Config):
     """Seed of the resampling."""
 
 
-class Baseline(BaseModel):
-    """A judge's verdicts by row. `media`-free and label-free: it can live in a repository."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal["p2r-judge-baseline-1"] = "p2r-judge-baseline-1"
-    judge: str
-    variant: str
-    prompt_ids: tuple[str, ...]
-    verdicts: dict[str, Literal["yes", "no", "unscored"]] = Field(min_length=1)
-
-
 def gate(config: GateConfig) -> int:
     """Compare, or store. Exit status 0: not worse, or stored; 1: agreement fell; 2: cannot tell."""
     from judges.audits.fall import fall_of, is_significant
@@ -74,7 +61,7 @@ def gate(config: GateConfig) -> int:
         store.ledger.end_run(EXIT_OK)
     if baseline is None:
         stored = baseline_of(view)
-        _write(config.baseline, stored)
+        write_baseline(config.baseline, stored)
         print(f"wrote {len(stored.verdicts)} verdicts of {view.name} to {config.baseline}")
         return EXIT_OK
     fall = fall_of(
@@ -108,42 +95,6 @@ def chosen_view(views: "Sequence[JudgeView]", config: GateConfig) -> "JudgeView"
         f"{config.audit} has asked; give one of: {known or 'none yet, see judges.audit run'}; or "
         f"--judge {SOURCE} for the one that made the data"
     )
-
-
-def baseline_of(view: "JudgeView") -> Baseline:
-    """The verdicts of a judge, to be stored."""
-    return Baseline(
-        judge=view.judge,
-        variant=view.variant,
-        prompt_ids=tuple(sorted(view.prompt_ids)),
-        verdicts={one.item_id: one.verdict for one in view.verdicts if one is not None},
-    )
-
-
-def read_baseline(path: Path) -> Baseline:
-    """A stored baseline. Raises UsageError."""
-    try:
-        return Baseline.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UsageError(
-            f"--baseline {path} cannot be read ({error.strerror}); store one first with "
-            "--write-baseline"
-        ) from None
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"]) or "the file"
-        raise UsageError(
-            f"--baseline {path} is no baseline of judges.audit gate ({place}: {problem['msg']}); "
-            "store one with --write-baseline"
-        ) from None
-
-
-def _write(path: Path, baseline: Baseline) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(baseline.model_dump(mode="json"), indent=1, sort_keys=True)
-    temporary.write_text(f"{text}\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 def _print(

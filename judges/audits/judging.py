@@ -19,9 +19,9 @@ from judges.audits.answer_population import RULE_JUDGE, rule_verdict
 from judges.audits.asking import Ask, Plan, answer, asks
 from judges.audits.kinds import THINK_ANSWER, AuditKind
 from judges.audits.probes import probe_names, probes_id
+from judges.audits.run_options import RunConfig
 from judges.audits.run_progress import RunProgress
 from judges.audits.run_summary import summary_tables
-from judges.audits.running import RunConfig
 from judges.audits.sampling import FILE_WIDTH
 from judges.audits.store import AuditStore, AuditVerdict
 from judges.audits.variants import Asking

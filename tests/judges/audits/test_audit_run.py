@@ -13,7 +13,7 @@ from servers.model_server import TEST_KEY, RunningServer
 
 from judges.audit import main
 from judges.audits.judging import ask_judges
-from judges.audits.running import RunConfig
+from judges.audits.run_options import RunConfig
 from judges.audits.sampling import SampleConfig, sample
 from judges.audits.store import AuditStore, AuditVerdict
 from judges.audits.variants import prompt_id_of
