@@ -128,8 +128,10 @@ class CallCache:
         fresh = self._fresh.get(call_key)
         if fresh is not None:
             return fresh
-        row = cursor.execute(_FIND, [call_key]).fetchone()
-        return None if row is None else CachedCall(*row)
+        # All rows are fetched: a result that is not read to its end keeps its transaction open, and
+        # the file could not be closed.
+        rows = cursor.execute(_FIND, [call_key]).fetchall()
+        return CachedCall(*rows[0]) if rows else None
 
     def _forget_committed(self, committed: int) -> None:
         while self._fresh_order and self._fresh_order[0][0] <= committed:

@@ -32,6 +32,17 @@ def test_a_reply_is_found_while_it_is_queued_and_after_reopening(tmp_path: Path)
     assert (queued.cache_write_tokens, queued.request_id, queued.error) == (4, "req-1", "")
 
 
+def test_a_ledger_closes_after_a_reply_was_looked_up_and_a_row_replaced(tmp_path: Path) -> None:
+    """A resumed run does both; an unfinished look-up would keep the file from being closed."""
+    path = tmp_path / "cot.duckdb"
+    for number in range(2):
+        with Ledger.open(path, a_run(number)) as ledger:
+            ledger.add_question(a_question(0))
+            ledger.add_attempt(attempt_row(a_question(0).question_id))
+            ledger.add_call(call_row("a")) if number == 0 else ledger.cached_reply("a")
+            ledger.add_attempt(attempt_row(a_question(0).question_id))
+
+
 def test_only_final_attempts_answer(ledger: Ledger) -> None:
     ledger.add_call(call_row("a", "truncated", attempt=0, is_final=False))
     ledger.flush()
