@@ -88,10 +88,13 @@ def _evaluate(config: EvaluateConfig, command: Sequence[str]) -> int:
 
 
 def _begin(folder: Path, config: EvaluateConfig) -> None:
-    """Make the folder, or see that it was begun with the same options."""
+    """Make the folder, or see that the answers in it were begun with the same options."""
+    from train.evaluation.answer_log import ANSWERS_FILE
+
     folder.mkdir(parents=True, exist_ok=True)
     saved = folder / CONFIG_FILE
-    if saved.exists():
+    holds_answers = config.predictions is None or (folder / ANSWERS_FILE).exists()
+    if saved.exists() and holds_answers:
         refuse_changed_options(config, saved, MAY_CHANGE_ON_RESUME)
     save_config(config, saved)
 

@@ -103,8 +103,12 @@ def test_the_template_decides_what_adherence_means(tmp_path: Path) -> None:
 
     assert followed() == ("think-answer", 2 / 6)
     assert followed("--template", "p2r") == ("p2r", 0)
-    with pytest.raises(UsageError, match="no trace template 'p3r'"):
-        followed("--template", "p3r")
+
+
+def test_an_unknown_template_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        scored(tmp_path, ROWS, "--template", "p3r")
+    assert "no trace template 'p3r'" in capsys.readouterr().err
 
 
 def test_a_score_in_the_file_is_told_and_not_used(

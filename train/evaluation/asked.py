@@ -58,7 +58,8 @@ def shuffled_media(questions: Sequence[VideoQuestion], seed: int) -> dict[Media,
     place.
     """
     alike: dict[tuple[str, ...], list[Media]] = defaultdict(list)
-    for media in dict.fromkeys(question.media for question in questions):
+    distinct = {question.media for question in questions}
+    for media in sorted(distinct, key=lambda refs: [(ref.kind, ref.path) for ref in refs]):
         alike[tuple(ref.kind for ref in media)].append(media)
     shown: dict[Media, Media] = {}
     for circle in alike.values():

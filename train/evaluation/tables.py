@@ -11,6 +11,7 @@ from rich.table import Table
 Part = Mapping[str, Any]
 _WIDTH = 170
 _SHOWN_ROWS = 10
+_MIN_CONSTANT = 20  # of fewer questions the best constant answer is chosen by their noise
 _MAX_PARTS = 50  # of a kind of slice: a source per row says nothing about sources
 _EXTRA = {
     "MRA": ("mean_relative_accuracy", "tolerant"),
@@ -109,7 +110,7 @@ def score_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
                 _score(one["tolerant"]),
                 _ends(one["tolerant"]),
                 percent(one["tolerant"]["unparsed_share"]),
-                percent(constant["score"] if constant else None),
+                percent(constant["score"] if constant and constant["n"] >= _MIN_CONSTANT else None),
                 percent(followed["score"] if followed else None),
                 *(percent((_at(one, path) or {}).get("score")) for path in extra.values()),
             ]
