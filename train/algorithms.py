@@ -10,6 +10,10 @@ from typing import Literal
 
 APPO_SUFFIX = "+appo"
 
+GroupReward = Literal["reasoning", "sum"]
+RightBy = Literal["accuracy", "perception", "both"]
+WeightedTokens = Literal["all", "observation"]
+
 
 @dataclass(frozen=True)
 class AlgoSpec:

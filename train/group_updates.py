@@ -7,23 +7,19 @@ no advantages.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from train.advantages import group_advantages, segment_advantages
-from train.algorithms import AlgoSpec
+from train.algorithms import AlgoSpec, GroupReward, RightBy, WeightedTokens
 from train.appo import AppoConfig, select_frames, token_weights_from_hidden
 from train.grouped_forward import GroupScores
 from train.rewards import SegmentReward
 from train.rollout_groups import GroupRewards, RolloutGroup, ScoredGroup
 from train.segments import PERCEPTION
-
-RightBy = Literal["accuracy", "perception", "both"]
-WeightedTokens = Literal["all", "observation"]
-GroupReward = Literal["reasoning", "sum"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +73,8 @@ class UpdateRule:
             return ScoredGroup(group, rewards, advantages, None, None, None)
         frame_attention = scores.frame_attention
         assert frame_attention is not None, "the pass of an algorithm with APPO asks for it"
+        if not frame_attention.shape[2]:  # a question about pictures only
+            return ScoredGroup(group, rewards, advantages, None, None, None)
         is_right = self._right_rewards(rewards).to(device)
         weights = token_weights_from_hidden(
             frame_attention,

@@ -36,13 +36,6 @@ Observer = Callable[[StepReport], Mapping[str, float]]
 """Called in every process once per optimizer step; says what is to be logged of it."""
 
 
-class PromptSource(Protocol):
-    """Who turns a question into one prompt's tensors: `train.video_inputs.VideoInputs`."""
-
-    def prompt(self, question: VideoQuestion) -> Mapping[str, Tensor]:
-        """Processor output of one prompt without padding."""
-
-
 class RewardSource(Protocol):
     """Who rewards groups in the background: `train.reward_groups.GroupRewarder`."""
 
@@ -123,3 +116,22 @@ def on_cpu(scored: ScoredGroup) -> ScoredGroup:
         if (value := getattr(scored, name)) is not None
     }
     return replace(scored, group=replace(scored.group, prompt={}), **tensors)
+
+
+def no_reward_function(**_: Any) -> list[float]:
+    """TRL wants one; a `RewardSource` rewards instead, so TRL never gets to call this."""
+    raise RuntimeError("rewards of a VideoGRPOTrainer come from its reward source")
+
+
+def refuse_other_inputs(trainer: Any) -> None:
+    """Raise ValueError for settings under which TRL would read what this trainer does not give."""
+    size = trainer.args.per_device_train_batch_size
+    if size % trainer.num_generations:
+        raise ValueError(
+            f"per_device_train_batch_size ({size}) must be a multiple of num_generations"
+            f" ({trainer.num_generations}): a micro-batch holds whole groups"
+        )
+    if trainer.aux_loss_enabled:
+        raise ValueError("router_aux_loss_coef must be 0: mixture-of-experts losses are not kept")
+    if trainer.use_vllm:
+        raise ValueError("use_vllm must be off: completions come from a rollout source")

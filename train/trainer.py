@@ -18,12 +18,12 @@ The loss, its options and everything around it are TRL's.
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from schemas.questions import VideoQuestion
 from schemas.traces import TraceTemplate
 from train.frame_attention import DEFAULT_LAYERS
 from train.group_updates import UpdateRule
@@ -32,15 +32,17 @@ from train.media_features import MediaFeatures, encode_media
 from train.micro_batches import (
     MicroBatch,
     Observer,
-    PromptSource,
     RewardSource,
     RolloutSource,
     StepReport,
     draw_seed,
     loss_tensors,
+    no_reward_function,
     on_cpu,
     padded_groups,
+    refuse_other_inputs,
 )
+from train.question_rows import QuestionRows
 from train.resuming import EpochSampler
 from train.reward_groups import JudgeUse, PendingRewards
 from train.rollout_groups import RolloutGroup, ScoredGroup, rollouts_of
@@ -60,7 +62,7 @@ ROW = "question"
 class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPO trainer for questions about videos. The module's text says what it changes.
 
-    `questions[i]` is row i. `observe` is told of every optimizer step; what it returns is logged.
+    `observe` is told of every optimizer step; what it returns is logged.
     Evaluation during training is refused: `train.evaluate` scores checkpoints.
     """
 
@@ -68,10 +70,9 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self,
         model: Any,
         args: GRPOConfig,
-        questions: Sequence[VideoQuestion],
+        rows: QuestionRows,
         *,
         processor: Any,
-        inputs: PromptSource,
         template: TraceTemplate,
         rule: UpdateRule,
         rewarder: RewardSource,
@@ -81,7 +82,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         peft_config: Any = None,
         callbacks: Sequence[Any] = (),
     ) -> None:
-        self._questions, self._inputs, self._template = questions, inputs, template
+        self._rows, self._template = rows, template
         self._rule, self._rewarder, self._observe = rule, rewarder, observe
         self._rollout_source, self._share_prompts = rollout_source, share_prompts
         self._micro_batches: list[MicroBatch] = []
@@ -92,14 +93,14 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._seconds = {"sampling": 0.0, "scoring": 0.0}
         super().__init__(
             model=model,
-            reward_funcs=_no_reward_function,
+            reward_funcs=no_reward_function,
             args=args,
-            train_dataset=numbered_rows(len(questions), ROW),
+            train_dataset=numbered_rows(len(rows), ROW),
             processing_class=processor,
             peft_config=peft_config,
             callbacks=list(callbacks),
         )
-        _refuse_what_needs_other_inputs(self)
+        refuse_other_inputs(self)
         self._token_bytes = TokenBytes(self._tokenizer)
 
     @property
@@ -124,10 +125,10 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _generate_and_score_completions(self, inputs: Sequence[Mapping[str, int]]) -> Any:
         """Rows of a generation batch, each question `num_generations` times -> micro-batches."""
         size, device = self.num_generations, self.accelerator.device
-        questions = [self._questions[row[ROW]] for row in inputs[::size]]
+        taken = [self._rows.take(row[ROW]) for row in inputs[::size]]
+        questions = [question for question, _ in taken]
         prompts = [
-            {name: value.to(device) for name, value in self._inputs.prompt(question).items()}
-            for question in questions
+            {name: value.to(device) for name, value in prompt.items()} for _, prompt in taken
         ]
         began = time.monotonic()
         with torch.no_grad(), self.accelerator.autocast():
@@ -238,6 +239,13 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             )
         super()._save_checkpoint(model, trial)
 
+    def save_whole_step(self) -> None:
+        """A checkpoint of the last optimizer step, while nothing of the next one has happened."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        is_missing = self.accelerator.is_main_process and not folder.is_dir()
+        if self.state.global_step and self.any_process(is_missing):
+            self._save_checkpoint(self.model, None)
+
     def any_process(self, flag: bool) -> bool:
         """Whether any process says so; every process must ask."""
         if self.accelerator.num_processes == 1:
@@ -329,22 +337,3 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         numbers = torch.tensor([row], dtype=torch.float64, device=self.accelerator.device)
         gathered: list[list[float]] = self.accelerator.gather(numbers).tolist()
         return gathered
-
-
-def _no_reward_function(**_: Any) -> list[float]:
-    """TRL wants one; a `RewardSource` rewards instead, so TRL never gets to call this."""
-    raise RuntimeError("rewards of a VideoGRPOTrainer come from its reward source")
-
-
-def _refuse_what_needs_other_inputs(trainer: VideoGRPOTrainer) -> None:
-    """Raise ValueError for settings under which TRL would read what this trainer does not give."""
-    size = trainer.args.per_device_train_batch_size
-    if size % trainer.num_generations:
-        raise ValueError(
-            f"per_device_train_batch_size ({size}) must be a multiple of num_generations"
-            f" ({trainer.num_generations}): a micro-batch holds whole groups"
-        )
-    if trainer.aux_loss_enabled:
-        raise ValueError("router_aux_loss_coef must be 0: mixture-of-experts losses are not kept")
-    if trainer.use_vllm:
-        raise ValueError("use_vllm must be off: completions come from a rollout source")

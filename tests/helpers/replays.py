@@ -15,6 +15,7 @@ from schemas.traces import TEMPLATES
 from schemas.verdicts import Sufficiency
 from train.frame_loader import FrameLoader
 from train.models import load_policy, load_processor
+from train.question_rows import QuestionRows
 from train.reward_groups import JudgeUse
 from train.rewards import SegmentReward
 from train.rollout_groups import GroupRewards, RolloutGroup
@@ -95,6 +96,10 @@ class RlWorld:
     @property
     def inputs(self) -> VideoInputs:
         return VideoInputs(self.processor, self.loader, self.template)
+
+    @property
+    def rows(self) -> QuestionRows:
+        return QuestionRows(self.questions, self.inputs.prompt)
 
     def model(self) -> Any:
         """A new copy in float32, the same each time."""

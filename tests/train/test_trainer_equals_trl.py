@@ -71,9 +71,8 @@ def ours(
     trainer = VideoGRPOTrainer(
         world.model(),
         settings(folder / "ours", algo, **more),
-        world.questions,
+        world.rows,
         processor=world.processor,
-        inputs=world.inputs,
         template=world.template,
         rule=rule or UpdateRule(spec, scale=spec.scale),
         rewarder=rewards,
