@@ -38,6 +38,35 @@ def _help(*command: str) -> str:
     return done.stdout
 
 
+def _told(text: str) -> dict[str, str]:
+    """The meaning of each option in a `--help`, without its default."""
+    entries = re.findall(r"^  (--\S+)(.*(?:\n {3,}.*)*)", text, re.MULTILINE)
+    # Two blanks or a new line end the flags; `(default: ...)` and `(required)` end the meaning.
+    return {
+        flag: re.split(r"\((?:default:|required)", re.split(r" {2,}|\n", rest, maxsplit=1)[-1])[
+            0
+        ].strip()
+        for flag, rest in entries
+    }
+
+
+def test_an_option_without_a_meaning_is_seen() -> None:
+    text = (
+        "options:\n"
+        "  --questions FILE              Question file. (required)\n"
+        "  --follow-symlinks, --no-follow-symlinks\n"
+        "                                Follow links. (default: off)\n"
+        "  --untold N                    (default: 1)\n"
+        "  --bare\n"
+    )
+    assert _told(text) == {
+        "--questions": "Question file.",
+        "--follow-symlinks,": "Follow links.",
+        "--untold": "",
+        "--bare": "",
+    }
+
+
 def test_help_of_every_command_answers_in_time_and_is_complete(repository: Path) -> None:
     commands = _commands(repository)
     assert {"pipeline.build_cot", "pipeline.status", "sandbox.clips", "sandbox.demo"} <= {*commands}
@@ -48,7 +77,9 @@ def test_help_of_every_command_answers_in_time_and_is_complete(repository: Path)
             assert len(subcommands) >= 2, command
             texts = {f"{command} {name}": _help(command, name) for name in subcommands}
         for name, text in texts.items():
-            assert len(re.findall(r"^  --\w", text, re.MULTILINE)) >= 2, name
+            told = _told(text)
+            assert len(told) >= 2, name
+            assert not [flag for flag, meaning in told.items() if not meaning], name
 
 
 def test_build_cot_has_the_options_that_others_rely_on(repository: Path) -> None:

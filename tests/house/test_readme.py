@@ -17,6 +17,13 @@ from servers.model_server import RunningServer, running_server
 pytestmark = pytest.mark.process
 
 _BASH = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_OTHER = re.compile(r"^```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(
+    r"-m ((?:pipeline|judges|train|sandbox)\.[\w.]+)"  # behind `python` or `accelerate launch`
+    r"((?: (?:sample|label|run|report|gate)\b)?)"
+    r"(.*(?:\\\n.*)*)"
+)
+_FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 _TRACE = (
     "<observation>Based on the question, I need to notice the object. It is red.</observation> "
     "<think>Based on the observations, it is the first option.</think><answer>A</answer>"
@@ -79,6 +86,25 @@ def test_every_command_of_the_readme_runs(
         (part,) = (folder / "out" / name / "dataset").glob("*.parquet")
         assert pq.read_table(part).num_rows > 0, name
     assert "Two commands" in (repository / "README.md").read_text(encoding="utf-8")
+
+
+def test_commands_that_only_people_can_run_name_options_that_there_are(repository: Path) -> None:
+    """Those in other blocks want a GPU, a server or a hand; that they are not run lets none rot."""
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    shown = _COMMAND.findall("".join(_OTHER.findall(text)))
+    assert len(shown) >= 4
+    for module, subcommand, rest in shown:
+        words = [module, *subcommand.split()]
+        unknown = {*_FLAG.findall(rest)} - _flags(*words, "--help")
+        if unknown and module.startswith("train."):
+            unknown -= _flags(*words, "--help-all")
+        assert not unknown, f"{' '.join(words)}: {unknown}"
+
+
+def _flags(*command: str) -> set[str]:
+    told = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
+    assert told.returncode == 0, f"{command}: {told.stderr}"
+    return {*_FLAG.findall(told.stdout)}
 
 
 def test_the_readme_shows_no_folder_of_somebodys_machine(repository: Path) -> None:

@@ -233,11 +233,15 @@ def test_a_field_without_help_is_found() -> None:
 def test_every_option_of_every_command_has_help(repository: Path) -> None:
     for room in ("schemas", "media", "judges", "pipeline", "train", "sandbox"):
         for path in sorted((repository / room).rglob("*.py")):
-            if "(Config)" in path.read_text(encoding="utf-8"):
+            if "Config):" in path.read_text(encoding="utf-8"):
                 importlib.import_module(
                     ".".join(path.relative_to(repository).with_suffix("").parts)
                 )
-    classes = [cls for cls in Config.__subclasses__() if not cls.__module__.startswith("test")]
+    classes: list[type[Config]] = []
+    below = [Config]
+    while below:
+        below = [cls for above in below for cls in above.__subclasses__()]
+        classes += [cls for cls in below if not cls.__module__.startswith("test")]
     untold = {cls.__name__: undocumented_fields(cls) for cls in classes}
     assert {name: fields for name, fields in untold.items() if fields} == {}
 
