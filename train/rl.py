@@ -21,6 +21,7 @@ from schemas.questions import VideoQuestion
 from train.rl_checks import check_questions, num_processes, process_number, settle
 from train.rl_options import MAY_CHANGE_ON_RESUME, REFUSED, RlConfig
 from train.training_options import (
+    OPTIONS_FILE,
     parse_training_command,
     print_training_options,
     refuse_changed_training_options,
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = settle(config, trl, num_processes=num_processes())
     questions = _questions(config)
     check_questions(questions, config, settings)
-    if (config.output_dir / "config.json").is_file():
+    if (config.output_dir / OPTIONS_FILE).is_file():
         refuse_changed_training_options(config, trl, config.output_dir, MAY_CHANGE_ON_RESUME)
     if process_number() == 0:
         print_training_options(config, trl | settings.trl)

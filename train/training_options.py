@@ -38,7 +38,8 @@ from schemas.option_parser import OptionParser, option_name, option_parser
 TrlConfigName = Literal["SFTConfig", "GRPOConfig"]
 C = TypeVar("C", bound=Config)
 
-_CONFIG_FILE = "config.json"
+# Not config.json: that is the trained model's, in the same folder.
+OPTIONS_FILE = "options.json"
 _TRL_FILE = "trl_options.json"
 
 
@@ -100,7 +101,7 @@ def read_training_command(
 
 def save_training_options(config: Config, trl: Mapping[str, Any], folder: Path) -> None:
     """Write both into `folder`, for `refuse_changed_training_options` of a resumed run."""
-    save_config(config, folder / _CONFIG_FILE)
+    save_config(config, folder / OPTIONS_FILE)
     temporary = folder / f".{_TRL_FILE}.{os.getpid()}"
     temporary.write_text(json.dumps(trl, indent=2, default=str) + "\n", encoding="utf-8")
     temporary.replace(folder / _TRL_FILE)
@@ -113,7 +114,7 @@ def refuse_changed_training_options(
 
     `may_change` names our fields and TRL's that may differ on resume.
     """
-    differences = differing_options(config, folder / _CONFIG_FILE, may_change)
+    differences = differing_options(config, folder / OPTIONS_FILE, may_change)
     saved: dict[str, Any] = json.loads((folder / _TRL_FILE).read_text("utf-8"))
     given: dict[str, Any] = json.loads(json.dumps(trl, default=str))
     for name in sorted({*saved, *given} - {*may_change}):

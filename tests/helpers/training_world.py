@@ -9,8 +9,11 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
+from schemas.prompting import task_prompt
 from schemas.questions import MediaRef, ProblemType, VideoQuestion
 
 FAMILIES = ("qwen2.5-vl", "qwen3-vl")
@@ -78,3 +81,53 @@ def tiny_model_folder(family: str) -> Path:
 
     folder = Path(mkdtemp(prefix="p2r-tiny-")) / family
     return save_tiny_model(family, folder, size=TinySize(layers=2))  # type: ignore[arg-type]
+
+
+def dataset_row(
+    asked: VideoQuestion, *, word: str = "red", teacher: str = "B", **columns: Any
+) -> dict[str, Any]:
+    """A row of a built dataset, as far as training reads it."""
+    observation, think = f"I need to notice the {word} object.", f"It is {word}, so it is first."
+    row = {
+        "problem_id": "",
+        "problem": asked.problem,
+        "options": list(asked.options),
+        "solution": f"<answer>{asked.solution}</answer>",
+        "problem_type": asked.problem_type.value,
+        "data_source": "",
+        "question_id": asked.question_id,
+        "observation": observation,
+        "think": think,
+        "answer": teacher,
+        "output": f"<observation>{observation}</observation> <think>{think}</think>"
+        f"<answer>{teacher}</answer>",
+        "prompt_id": task_prompt(asked, "p2r").prompt_id,
+        "paths": [ref.path for ref in asked.media],
+        "kinds": [ref.kind for ref in asked.media],
+        "level": "",
+        "time_clues": [],
+    }
+    return row | columns
+
+
+def write_dataset(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """OUT of a build with these rows."""
+    (folder / "dataset").mkdir(parents=True)
+    schema = pa.Table.from_pylist([rows[0]]).schema
+    index = schema.get_field_index("time_clues")
+    schema = schema.set(index, pa.field("time_clues", pa.list_(pa.list_(pa.float64()))))
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    pq.write_table(table, folder / "dataset" / "train-00000-of-00001.parquet")
+    return folder
+
+
+def small_world(folder: Path, *, num_rows: int = 8) -> tuple[Path, Path]:
+    """(media root, OUT of a build): each row has a clip of its own, of 8 frames of 56 x 56."""
+    media = folder / "media"
+    rows = []
+    for number in range(num_rows):
+        write_clip(media / f"clip{number}.mp4", seed=number)
+        word = ("red", "blue", "green", "yellow")[number % 4]
+        asked = question(f"clip{number}.mp4", answer="AB"[number % 2])
+        rows.append(dataset_row(asked, word=word))
+    return media, write_dataset(folder / "cot", rows)

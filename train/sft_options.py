@@ -1,0 +1,204 @@
+"""The options of `python -m train.sft`; the string under each is its help."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from schemas.config import Config, UsageError
+
+EFFECTIVE_BATCH = 16
+
+# What a resumed run may change: how it is watched and how fast, never what is learned.
+MAY_CHANGE_ON_RESUME = frozenset(
+    {
+        "frame_cache",
+        "decode_timeout_seconds",
+        "decode_workers",
+        "decode_first",
+        "held_out_max_new_tokens",
+        "held_out_batch_size",
+        # TRL's
+        "logging_steps",
+        "logging_strategy",
+        "logging_first_step",
+        "logging_dir",
+        "log_level",
+        "report_to",
+        "run_name",
+        "disable_tqdm",
+        "save_steps",
+        "save_strategy",
+        "save_total_limit",
+        "push_to_hub",
+        "hub_model_id",
+        "hub_private_repo",
+        "hub_strategy",
+    }
+)
+
+_VIDEO = "a row of video is prepared whole, by our collator"
+REFUSED: Mapping[str, str] = {
+    "packing": "rows packed together would lose their videos",
+    "eval_packing": "rows packed together would lose their videos",
+    "padding_free": "rows packed together would lose their videos",
+    "assistant_only_loss": "the loss is on the completion only, always",
+    "completion_only_loss": "the loss is on the completion only, always",
+    "dataset_kwargs": _VIDEO,
+    "dataset_text_field": _VIDEO,
+    "dataset_num_proc": _VIDEO,
+    "shuffle_dataset": "rows are shuffled anew in each epoch, by --seed",
+    "remove_unused_columns": _VIDEO,
+    "truncation_mode": "rows are never cut; --max-length drops the longer ones and says which",
+    "dataloader_num_workers": "rows are prepared ahead by a thread; workers would be forked",
+    "dataloader_persistent_workers": "there are no workers",
+    "dataloader_prefetch_factor": "there are no workers",
+    "dataloader_multiprocessing_context": "there are no workers",
+    "model_init_kwargs": "--model-dtype and --attention say how the model is loaded",
+    "trust_remote_code": "code that comes with a model is never run",
+    "chat_template_path": "the model's own chat template is used, as RL and evaluation use it",
+    "eos_token": "the end token is the one that the chat template writes after an answer",
+    "pad_token": "set it in the model's tokenizer",
+    "resume_from_checkpoint": "the same command again resumes",
+    "do_train": "it always trains",
+    "do_predict": "python -m train.evaluate does that",
+    "train_sampling_strategy": "rows are shuffled, so that a resumed run sees the same order",
+    "length_column_name": "rows are shuffled, so that a resumed run sees the same order",
+}
+
+
+class SftConfig(Config):
+    """Options of `python -m train.sft`."""
+
+    model: str
+    """Model to start from: a folder or a hub id of the family Qwen2.5-VL or Qwen3-VL."""
+    dataset: tuple[Path, ...]
+    """Output folder of a build, its dataset folder, or Parquet files."""
+    media_root: Path
+    """Folder under which every path of the dataset lies; nothing outside it is opened."""
+    output_dir: Path
+    """Folder for checkpoints, the model and the report. The same command again resumes."""
+
+    target: Literal["gold", "teacher"] = "gold"
+    """Which answer stands in the trace that is learned: the ground truth or the teacher's."""
+    template: Literal["auto", "p2r", "think-answer", "grounding"] = "auto"
+    """Trace template to learn; auto is the dataset's own (its prompt_id tells). think-answer on a
+    p2r dataset leaves the observations out.
+    """
+    limit: int | None = Field(None, ge=1)
+    """Use only the first N rows of the dataset."""
+    max_length: int | None = Field(8192, ge=1)
+    """Rows that are longer, in tokens, prompt and video included, are dropped and reported; none is
+    ever cut. none keeps all.
+    """
+
+    frames: str = "uniform:16"
+    """Which frames of a video: uniform:N, or fps:R,max=N."""
+    max_pixels: int = Field(128 * 28 * 28, ge=28 * 28)
+    """Largest frame, in pixels; larger ones are scaled down, none is scaled up."""
+    reader: Literal["decord", "pyav", "decord-then-pyav"] = "decord"
+    """Who decodes videos."""
+    follow_symlinks: bool = False
+    """Follow symbolic links that lead out of the media root (hub caches are made of them)."""
+    frame_cache: Path | None = None
+    """Folder for decoded frames, shared with builds; default ~/.cache/p2r/frames."""
+    decode_timeout_seconds: float = Field(60, gt=0)
+    """Time that one file may take to decode."""
+    decode_workers: int = Field(2, ge=1)
+    """Processes that decode what is not in the frame cache."""
+    decode_first: bool = False
+    """Decode every file before training starts: slow the first time, but then no file can stop the
+    run.
+    """
+
+    num_train_epochs: float = Field(1.0, gt=0)
+    """Passes over the dataset."""
+    batch_size: int | None = Field(None, ge=1)
+    """Rows per optimiser step, over all processes and accumulated micro-batches; default 16, or
+    what the next two options make.
+    """
+    per_device_train_batch_size: int = Field(1, ge=1)
+    """Rows of one forward pass in one process."""
+    gradient_accumulation_steps: int | None = Field(None, ge=1)
+    """Micro-batches per optimiser step; default: as many as --batch-size needs with the processes
+    that there are.
+    """
+    learning_rate: float = Field(1e-6, ge=0)
+    """Peak learning rate of AdamW."""
+    max_grad_norm: float = Field(5.0, ge=0)
+    """Gradients are clipped to this norm (VideoP2R's lineage: 5)."""
+    seed: int = Field(42, ge=0)
+    """Seed of the order of rows and of everything drawn."""
+
+    bf16: bool | None = None
+    """Compute in bfloat16; default: on a GPU that can."""
+    model_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """How weights are kept; auto is float32 for weights that train (bfloat16 would round small
+    updates away), bfloat16 under LoRA on a GPU.
+    """
+    attention: str = "sdpa"
+    """Attention implementation of transformers."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations in the backward pass to save memory; default: on a GPU."""
+    freeze_vision: bool = False
+    """Train the language model only, not the vision tower."""
+    lora_rank: int = Field(0, ge=0)
+    """Rank of LoRA adapters; 0 trains the weights themselves. The saved model has them merged, the
+    adapter is saved beside it.
+    """
+    lora_alpha: int | None = Field(None, ge=1)
+    """LoRA's alpha; default twice the rank."""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout of LoRA's inputs."""
+    lora_targets: tuple[str, ...] = ()
+    """Names of the layers that get an adapter; default: the linear layers of the language model."""
+
+    held_out_questions: Path | None = None
+    """Question file on which template adherence is measured at the end; default: rows of the
+    dataset that are kept out of training.
+    """
+    held_out_rows: int = Field(50, ge=0)
+    """Rows of the dataset kept out of training for that, whole clips, at most 5 in 100; none with
+    --held-out-questions.
+    """
+    held_out_max_new_tokens: int = Field(1024, ge=1)
+    """Longest answer to a held-out question, in tokens."""
+    held_out_batch_size: int = Field(16, ge=1)
+    """Held-out questions that are answered together."""
+
+    @model_validator(mode="after")
+    def _options_that_need_each_other(self) -> "SftConfig":
+        steps, rows = self.gradient_accumulation_steps, self.per_device_train_batch_size
+        if self.batch_size is not None and steps is None and self.batch_size % rows:
+            raise ValueError(
+                f"--batch-size {self.batch_size} must be a multiple of"
+                f" --per-device-train-batch-size {rows}"
+            )
+        if not self.lora_rank and (self.lora_alpha or self.lora_targets or self.lora_dropout):
+            raise ValueError("--lora-alpha, --lora-dropout and --lora-targets need --lora-rank")
+        return self
+
+
+def accumulation_steps(config: SftConfig, num_processes: int) -> int:
+    """Micro-batches per optimiser step in each process. Raises UsageError for what does not fit.
+
+    Without options a step has 16 rows, however many processes there are.
+    """
+    at_once = config.per_device_train_batch_size * num_processes
+    given = config.gradient_accumulation_steps
+    if given is not None:
+        if config.batch_size not in (None, given * at_once):
+            raise UsageError(
+                f"--batch-size {config.batch_size} is not {at_once} rows at once x"
+                f" --gradient-accumulation-steps {given}; leave one of the two out"
+            )
+        return given
+    wanted = config.batch_size or max(EFFECTIVE_BATCH, config.per_device_train_batch_size)
+    if wanted % at_once:
+        raise UsageError(
+            f"a step of {wanted} rows cannot be split over {num_processes} processes with"
+            f" {config.per_device_train_batch_size} rows each; give --batch-size as a multiple of"
+            f" {at_once}"
+        )
+    return wanted // at_once
