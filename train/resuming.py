@@ -60,6 +60,16 @@ def _is_whole(checkpoint: Path, num_processes: int) -> bool:
     return all((checkpoint / name).is_file() for name in names)
 
 
+def load_weights(model: Any, checkpoint: Path) -> None:
+    """Put the weights of a checkpoint into `model`, a transformers model without wrappers.
+
+    transformers' Trainer (5.17) reads a checkpoint by the model's own names, but writes Qwen2.5-VL
+    under those of the hub: it would go on, with a warning, from the weights that `model` has.
+    """
+    saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
+    model.load_state_dict(saved.state_dict())
+
+
 class StopAtBoundary(TrainerCallback):  # type: ignore[misc]
     """Ctrl-C (or SIGTERM) saves at the next generation boundary and ends training.
 

@@ -90,7 +90,7 @@ def run(config: RlConfig, settings: Settings, questions: Sequence[VideoQuestion]
 def _train(trainer: VideoGRPOTrainer, checkpoint: Path | None, stop: StopAtBoundary) -> int:
     if checkpoint is not None and _is_finished(checkpoint):
         print(f"training has ended already, at {checkpoint}", file=sys.stderr)
-        trainer._load_from_checkpoint(str(checkpoint))
+        trainer.load_checkpoint(checkpoint)
         return EXIT_OK
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -11,6 +11,7 @@ advantage per rollout. What is overridden, and why:
                                           rewards are awaited, and advantages [B, T] take their
                                           place: TRL reads them after this call
     _save_checkpoint                      only where a resumed run would go on in the same way
+    _load_from_checkpoint                 weights under the names that they were saved with
 
 The loss, its options and everything around it are TRL's.
 """
@@ -43,7 +44,7 @@ from train.micro_batches import (
     refuse_other_inputs,
 )
 from train.question_rows import QuestionRows
-from train.resuming import EpochSampler
+from train.resuming import EpochSampler, load_weights
 from train.reward_groups import JudgeUse, PendingRewards
 from train.rollout_groups import RolloutGroup, ScoredGroup, rollouts_of
 from train.rollouts import Sampling, sample_completions
@@ -238,6 +239,16 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 " would not know its completions"
             )
         super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if hasattr(self.model, "peft_config"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_weights(model or self.model, Path(resume_from_checkpoint))
+
+    def load_checkpoint(self, checkpoint: Path) -> None:
+        """Take its weights, without training on."""
+        self._load_from_checkpoint(str(checkpoint))
 
     def save_whole_step(self) -> None:
         """A checkpoint of the last optimizer step, while nothing of the next one has happened."""
