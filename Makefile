@@ -51,7 +51,7 @@ test-fast: $(READY)
 
 test-long: $(READY)
 	bash tests/browser/install.sh
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m slow
 	$(BIN)/python tests/mutations/run.py
 
 mutations: $(READY)

@@ -1,6 +1,6 @@
 """Break the product on purpose: each patch here must make the test that it names fail.
 
-    python tests/mutations/run.py [--jobs 2] [NAME ...]
+    python tests/mutations/run.py [--jobs N] [NAME ...]
 
 A patch is a unified diff against product code; its first line is `# fails: tests/...::test_name`.
 It is applied to a copy of the tracked tree, and only the named test runs there, on the copied code.
@@ -25,7 +25,8 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parents[2]
 PATCHES = Path(__file__).resolve().parent
 ROOMS = ("schemas", "media", "judges", "pipeline", "train", "sandbox")
-TIMEOUT_SECONDS = 600
+TIMEOUT_SECONDS = 600  # of one test
+TIMEOUT_SECONDS_OF_ALL = 1800  # of all named tests, on unchanged code
 
 _FIRST_LINE = re.compile(r"# fails: (tests/[\w/.-]+\.py::[^\n]+)\n")
 _TARGET = re.compile(r"^(?:---|\+\+\+) (?:[ab]/)?(\S+)", re.MULTILINE)
@@ -121,18 +122,19 @@ def imported_from_elsewhere(folder: Path, targets: Sequence[str]) -> list[str]:
     return [str(origin) for origin in origins if not origin.is_relative_to(folder.resolve())]
 
 
-def run_tests(folder: Path, tests: Sequence[str]) -> PytestRun:
+def run_tests(folder: Path, tests: Sequence[str], *, jobs: int = 1) -> PytestRun:
     """pytest on `tests` in the copy; the counts come from its own report."""
     report = folder.parent / "report.xml"
+    workers = ["--numprocesses", str(jobs), "--dist", "worksteal"] if jobs > 1 else []
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
-         *tests],
+         *workers, *tests],
         cwd=folder,
         env=environment(folder),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=TIMEOUT_SECONDS,
+        timeout=TIMEOUT_SECONDS if len(tests) == 1 else TIMEOUT_SECONDS_OF_ALL,
         check=False,
     )  # fmt: skip
     counts = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
@@ -186,14 +188,14 @@ def _why_it_survived(mutation: Mutation, folder: Path) -> str:
     return f"its test saw nothing: {run.passed} passed, {run.skipped} skipped"
 
 
-def unchanged_tests_fail(mutations: Sequence[Mutation]) -> str:
+def unchanged_tests_fail(mutations: Sequence[Mutation], jobs: int) -> str:
     """Empty when every named test passes on an unchanged copy, else pytest's words."""
     tests = sorted({mutation.test for mutation in mutations})
     with tempfile.TemporaryDirectory(prefix="mutation-") as scratch:
         folder = Path(scratch) / "tree"
         folder.mkdir()
         copy_tree(folder)
-        run = run_tests(folder, tests)
+        run = run_tests(folder, tests, jobs=jobs)
     is_good = run.exit_status == 0 and run.passed and not run.skipped
     return "" if is_good else run.output
 
@@ -202,7 +204,8 @@ def main(argv: Sequence[str] | None = None, patches: Path = PATCHES) -> int:
     """Runs the mutations and prints a table; 0 when every one was caught."""
     parser = argparse.ArgumentParser(prog="run.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="patches to run, without .patch")
-    parser.add_argument("--jobs", type=int, choices=(1, 2), default=1, help="at a time (default 1)")
+    cores = os.cpu_count() or 1
+    parser.add_argument("--jobs", type=int, default=cores, help="at a time (default: one per core)")
     options = parser.parse_args(argv)
     paths = sorted(patches.glob("*.patch"))
     known = {path.stem for path in paths}
@@ -218,7 +221,7 @@ def main(argv: Sequence[str] | None = None, patches: Path = PATCHES) -> int:
     if not mutations:
         print(f"no mutations in {patches}")
         return 1
-    if complaint := unchanged_tests_fail(mutations):
+    if complaint := unchanged_tests_fail(mutations, options.jobs):
         print(f"{complaint}\nThe named tests must all pass, unskipped, before the code is broken.")
         return 1
     width = max(len(mutation.name) for mutation in mutations)
