@@ -1,0 +1,256 @@
+"""`python -m sandbox.learning`: a small video model learns from nothing, and the tables to show it.
+
+    python -m sandbox.learning --out out/learning                  # everything, an hour on 2 cores
+    python -m sandbox.learning --out out/learning --parts sft      # 10 minutes
+    python -m sandbox.learning --out out/learning --parts rl --algos grpo --seeds 0
+
+Parts, each of which makes what it needs of the earlier ones:
+    sft     a random model of 1 M parameters, vision warm-up, fine-tuning on a built dataset
+    rl      a start with planted faults (a teacher with habits), then RL: algorithms x seeds
+    frames  how often the frames that APPO selects are those that hold the answer, by strategy
+    grounding   fine-tuning and RL with a reward for the time span that shows the answer
+Every command that came to its end is remembered: the same command again goes on. The tables go to
+the screen and to `tables.md`, the numbers to `report.json`, in the output folder.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from sandbox import recipe
+from sandbox.learning_tables import Table, frames_table, grounding_table, rl_table, sft_table
+from sandbox.recipe import World
+from sandbox.stages import StageFailedError, Stages, run_once
+from sandbox.world import NOTICE
+from schemas.config import EXIT_OK, Config, parse_command, print_config, run_command
+
+PROG = "sandbox.learning"
+Part = Literal["sft", "rl", "frames", "grounding"]
+PARTS: tuple[Part, ...] = ("sft", "rl", "frames", "grounding")
+
+
+class LearningConfig(Config):
+    """Options of `sandbox.learning`."""
+
+    output_dir: Path = Path("out/learning")
+    """Folder for worlds, datasets, models, evaluations and tables."""
+    parts: tuple[Part, ...] = PARTS
+    """What to run: sft, rl, frames, grounding."""
+    kind: Literal["qwen2.5-vl", "qwen3-vl"] = "qwen2.5-vl"
+    """Family of the model."""
+    seed: int = Field(0, ge=0)
+    """Seed of the model's weights, the warm-up and the fine-tuning."""
+    train_questions: int = Field(4000, ge=100)
+    """Questions to fine-tune on, each about a clip of its own."""
+    faulty_questions: int = Field(2400, ge=100)
+    """How many of them the teacher with habits answers, for the start of RL."""
+    held_out_questions: int = Field(500, ge=50)
+    """Questions to evaluate on, two about each of other clips."""
+    algos: tuple[str, ...] = ("pa-grpo+appo", "grpo", "dapo")
+    """Algorithms of RL, as for train.rl."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of RL: each algorithm runs once with each, from the same start."""
+    rl_steps: int = Field(60, ge=1)
+    """Steps of each RL run: 8 questions, 8 rollouts each."""
+
+
+class Folders:
+    """Where everything lies under the output folder, and what has been done."""
+
+    def __init__(self, config: LearningConfig) -> None:
+        self.out, self.config = config.output_dir, config
+        self.cache = self.out / "frames"
+        questions = config.train_questions
+        self.train = World(self.out / "train_world", questions, questions, config.seed)
+        held_out = config.held_out_questions
+        self.held_out = World(self.out / "held_out_world", held_out // 2, held_out, 1000)
+        asked = 8 * config.rl_steps
+        self.rl = World(self.out / "rl_world", asked, asked, 2000)
+
+    def once(self, name: str, module: str, options: recipe.Options) -> float:
+        """Run a command unless it was done before; its seconds."""
+        return run_once(self.out / "done" / f"{name}.json", module, *options)
+
+    def render(self, *worlds: World) -> None:
+        """Render worlds that are not there yet."""
+        for world in worlds:
+            self.once(world.root.name, "sandbox.clips", recipe.clips(world))
+
+    def evaluate(
+        self, name: str, model: Path, *, shuffled: bool = False, template: str = "p2r"
+    ) -> Path:
+        """Evaluate on the held-out world; the predictions."""
+        out = self.out / "evaluations" / name.replace(" ", "_")
+        options = recipe.evaluate(
+            model, self.held_out, out, self.cache, shuffled=shuffled, template=template
+        )
+        self.once(f"evaluate {name}", "train.evaluate", options)
+        return out / "predictions.parquet"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the parts in order, print and save their tables."""
+    config = parse_command(
+        LearningConfig,
+        argv,
+        prog=PROG,
+        description="Teach a small video model from nothing in the sandbox, and measure it.",
+    )
+    print(NOTICE, file=sys.stderr)
+    print_config(config)
+    folders = Folders(config)
+    stages = Stages(len(config.parts))
+    tables: list[Table] = []
+    try:
+        for part in PARTS:
+            if part in config.parts:
+                with stages.stage(_TITLES[part]):
+                    tables.append(_RUNNERS[part](folders))
+                print("\n" + tables[-1].text)
+                _save(folders, part, tables[-1])
+    except StageFailedError as error:
+        return error.status
+    print(f"\ntables: {folders.out / 'tables.md'}, numbers: {folders.out / 'report.json'}")
+    return EXIT_OK
+
+
+def learned(folders: Folders) -> Path:
+    """A model that was taught by a teacher without faults."""
+    config = folders.config
+    folders.render(folders.train, folders.held_out)
+    random_model, warm = folders.out / "random", folders.out / "warm"
+    seed = ["--seed", str(config.seed)]
+    kind = ["--kind", config.kind, "--preset", "learner", "--out", str(random_model), *seed]
+    folders.once("random", "sandbox.tiny_model", kind)
+    warm_up = ["--model", str(random_model), "--out", str(warm), *seed]
+    folders.once("warm", "sandbox.warm_up", warm_up)
+    build = folders.out / "cot"
+    options = recipe.build(
+        folders.train, build, folders.cache, is_faulty=False, limit=config.train_questions
+    )
+    folders.once("build", "pipeline.build_cot", options)
+    model = folders.out / "sft"
+    options = recipe.fine_tune(
+        warm, build, folders.train, model, folders.cache, recipe.CLEAN_LESSONS, seed=config.seed
+    )
+    folders.once("sft", "train.sft", options)
+    return model
+
+
+def with_planted_faults(folders: Folders) -> Path:
+    """That model, taught further by a teacher with habits: where RL starts."""
+    before, config = learned(folders), folders.config
+    build, model = folders.out / "cot_faulty", folders.out / "start"
+    options = recipe.build(
+        folders.train, build, folders.cache, is_faulty=True, limit=config.faulty_questions
+    )
+    folders.once("build faulty", "pipeline.build_cot", options)
+    options = recipe.fine_tune(
+        before, build, folders.train, model, folders.cache, recipe.FAULTY_LESSONS, seed=config.seed
+    )
+    folders.once("start", "train.sft", options)
+    return model
+
+
+def _sft(folders: Folders) -> Table:
+    model = learned(folders)
+    rows = {
+        "random weights": folders.evaluate("random", folders.out / "random"),
+        "fine-tuned": folders.evaluate("sft", model),
+        "another clip's frames": folders.evaluate("sft shuffled", model, shuffled=True),
+    }
+    return sft_table(folders, rows)
+
+
+def _rl(folders: Folders) -> Table:
+    start, config = with_planted_faults(folders), folders.config
+    folders.render(folders.rl)
+    runs = {}
+    for seed in config.seeds:
+        for algo in config.algos:
+            name = f"{algo} seed {seed}"
+            out = folders.out / "rl" / name.replace(" ", "_")
+            options = recipe.reinforce(
+                start, folders.rl, out, folders.cache, algo=algo, steps=config.rl_steps, seed=seed
+            )
+            seconds = folders.once(f"rl {name}", "train.rl", options)
+            runs[algo, seed] = folders.evaluate(name, out / "model"), seconds
+    return rl_table(
+        folders,
+        before=folders.evaluate("start", start),
+        clean=folders.evaluate("sft", folders.out / "sft"),
+        runs=runs,
+    )
+
+
+def _frames(folders: Folders) -> Table:
+    start = with_planted_faults(folders)
+    folders.render(folders.rl)
+    out = folders.out / "crucial_frames.json"
+    options = recipe.crucial_frames(start, folders.rl, out, folders.cache)
+    folders.once("frames", "sandbox.crucial_frames", options)
+    return frames_table(json.loads(out.read_text("utf-8")))
+
+
+def _grounding(folders: Folders) -> Table:
+    before, config = learned(folders), folders.config
+    folders.render(folders.rl)
+    dataset, model = folders.out / "grounding_traces", folders.out / "grounding_start"
+    options = recipe.grounding_dataset(folders.train, dataset, limit=config.faulty_questions)
+    folders.once("grounding traces", "sandbox.scripted_dataset", options)
+    lessons = recipe.GROUNDING_LESSONS
+    options = recipe.fine_tune(
+        before, dataset, folders.train, model, folders.cache, lessons, seed=config.seed
+    )
+    folders.once("grounding start", "train.sft", options)
+    out = folders.out / "rl" / "grounding"
+    options = recipe.reinforce(
+        model,
+        folders.rl,
+        out,
+        folders.cache,
+        algo="grpo",
+        steps=config.rl_steps,
+        seed=config.seeds[0],
+        template="grounding",
+    )
+    seconds = folders.once("rl grounding", "train.rl", options)
+    rows = {
+        "fine-tuned on time spans": folders.evaluate(
+            "grounding start", model, template="grounding"
+        ),
+        f"after {config.rl_steps} steps of grpo ({seconds:.0f} s)": folders.evaluate(
+            "grounding rl", out / "model", template="grounding"
+        ),
+    }
+    return grounding_table(rows)
+
+
+def _save(folders: Folders, part: str, table: Table) -> None:
+    """Put one part's table beside those of earlier runs."""
+    file = folders.out / "report.json"
+    try:
+        report: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        report = {}
+    report[part] = {"text": table.text, **table.numbers}
+    file.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    texts = [report[name]["text"] for name in PARTS if name in report]
+    (folders.out / "tables.md").write_text("\n\n".join(texts) + "\n", "utf-8")
+
+
+_TITLES = {
+    "sft": "from random weights to a model that looks and answers",
+    "rl": "RL from a start with planted faults",
+    "frames": "the frames that APPO selects, and those that hold the answer",
+    "grounding": "when in the clip the answer is seen",
+}
+_RUNNERS = {"sft": _sft, "rl": _rl, "frames": _frames, "grounding": _grounding}
+
+
+if __name__ == "__main__":
+    run_command(PROG, main)

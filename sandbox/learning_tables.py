@@ -1,0 +1,248 @@
+"""The tables of `sandbox.learning`: shares with their blind level, differences with intervals."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from judges.intervals_by_video import Estimate, sample_design, share
+from sandbox.observations import Judged, Measures, World, by_kind, judge_file, measure, percent
+
+if TYPE_CHECKING:
+    from sandbox.learning import Folders
+
+_CURVE_POINTS = 10
+
+
+@dataclass(frozen=True)
+class Table:
+    """A part's outcome: Markdown for people, the same numbers as plain JSON."""
+
+    text: str
+    numbers: dict[str, Any]
+
+
+def sft_table(folders: "Folders", rows: Mapping[str, Path]) -> Table:
+    """What was learned from nothing: each model on the held-out questions, and by kind."""
+    world = World(folders.held_out.root)
+    judged = {name: judge_file(path, world) for name, path in rows.items()}
+    lines = [
+        "## Fine-tuning from random weights",
+        "",
+        f"{len(judged['fine-tuned'])} held-out multiple-choice questions about"
+        f" {folders.held_out.clips} new clips; seed {folders.config.seed}. *blind*: best constant"
+        " guess per kind of question. *seen*: the observation states exactly what the clip shows.",
+        "",
+        "| model | right, % (95 %) | blind | format | seen | attributes | right if seen | if not |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [_row(name, found) for name, found in judged.items()]
+    lines += ["", "| kind | questions | right | blind | seen | right if seen | if not |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    kinds = by_kind(judged["fine-tuned"])
+    lines += [
+        f"| {kind} | {found.answers} | {percent(found.right)} | {percent(found.blind)}"
+        f" | {percent(found.seen)} | {percent(found.right_if_seen)}"
+        f" | {percent(found.right_if_not_seen)} |"
+        for kind, found in kinds.items()
+    ]
+    known = _scripts(World(folders.train.root), folders.train.root)
+    fresh = [one for one in judged["fine-tuned"] if _script(world, one.video) not in known]
+    lines += [
+        "",
+        f"Questions about clips in which things happen that no training clip shows"
+        f" exactly so: {len(fresh)}, {percent(measure(fresh).right)} % right.",
+    ]
+    seconds = {name: _seconds(folders, name) for name in ("warm", "build", "sft")}
+    report = json.loads((folders.out / "sft" / "report.json").read_text("utf-8"))
+    curve = _thinned(report["curves"]["loss"])
+    lines += [
+        "",
+        f"Seconds, loading and reports included: vision warm-up {seconds['warm']:.0f}, fine-tuning"
+        f" {seconds['sft']:.0f}; the dataset took {seconds['build']:.0f}.",
+        "Loss by step: " + ", ".join(f"{step}: {loss:.3f}" for step, loss in curve) + ".",
+    ]
+    numbers = {
+        "models": {name: measure(found)._asdict() for name, found in judged.items()},
+        "by_kind": {kind: found._asdict() for kind, found in kinds.items()},
+        "unseen_scripts": measure(fresh)._asdict(),
+        "seconds": seconds,
+        "loss": report["curves"]["loss"],
+    }
+    return Table("\n".join(lines), numbers)
+
+
+def rl_table(
+    folders: "Folders",
+    *,
+    before: Path,
+    clean: Path,
+    runs: Mapping[tuple[str, int], tuple[Path, float]],
+) -> Table:
+    """Each run from the same start, and per algorithm the pooled paired differences to it."""
+    world = World(folders.held_out.root)
+    start, parent = judge_file(before, world), judge_file(clean, world)
+    judged = {key: judge_file(path, world) for key, (path, _) in runs.items()}
+    lines = [
+        "## RL from a start with planted faults",
+        "",
+        f"{folders.config.rl_steps} steps of 8 questions x 8 rollouts; {len(start)} held-out"
+        f" questions about {folders.held_out.clips} clips. The start learned from a teacher that"
+        " takes green for yellow and circles for squares, and concludes times and numbers one too"
+        " many: what RL repairs was planted. The differences between algorithms are told as they"
+        " came; they are no claim about methods.",
+        "",
+        "| run | seconds | right, % | blind | format | seen | right if seen | if not |",
+        "|---|---|---|---|---|---|---|---|",
+        _run_row("taught without faults", None, measure(parent)),
+        _run_row("start", None, measure(start)),
+    ]
+    for (algo, seed), found in judged.items():
+        seconds = runs[algo, seed][1]
+        lines.append(_run_row(f"{algo}, seed {seed}", seconds, measure(found)))
+    lines += [
+        "",
+        "| algorithm | seeds | answers right: points gained (95 %) | fully right observations |",
+        "|---|---|---|---|",
+    ]
+    gains: dict[str, Any] = {}
+    for algo in dict.fromkeys(algo for algo, _ in judged):
+        after = [found for (name, _), found in judged.items() if name == algo]
+        answers = pooled_gain(start, after, "is_right")
+        seen = pooled_gain(start, after, "is_seen")
+        gains[algo] = {"answers": vars(answers), "observations": vars(seen), "seeds": len(after)}
+        lines.append(f"| {algo} | {len(after)} | {_points(answers)} | {_points(seen)} |")
+    lines += ["", "Intervals: paired differences of all seeds, resampled by video."]
+    numbers = {
+        "start": measure(start)._asdict(),
+        "taught_without_faults": measure(parent)._asdict(),
+        "runs": [
+            {"algo": algo, "seed": seed, "seconds": runs[algo, seed][1]} | measure(found)._asdict()
+            for (algo, seed), found in judged.items()
+        ],
+        "gains": gains,
+    }
+    return Table("\n".join(lines), numbers)
+
+
+def pooled_gain(before: Sequence[Judged], after: Sequence[Sequence[Judged]], what: str) -> Estimate:
+    """Mean difference after - before in `what`, all runs together, videos resampled, in [-1, 1].
+
+    Raises ValueError where a run answered other questions.
+    """
+    first = {one.question.question_id: one for one in before}
+    videos, gains = [], []
+    for run in after:
+        if {one.question.question_id for one in run} != set(first):
+            raise ValueError("the runs answered other questions than the start: evaluate them anew")
+        for one in run:
+            videos.append(one.question.media[0].path)
+            gains.append(getattr(one, what) - getattr(first[one.question.question_id], what))
+    # A difference lies in [-1, 1]; its half, moved up by a half, is a share like any other.
+    found = share((np.array(gains, dtype=np.float64) + 1) / 2, sample_design(videos))
+    return Estimate(*(2 * end - 1 for end in (found.value, found.low, found.high)))
+
+
+def frames_table(found: Mapping[str, Any]) -> Table:
+    """How often the frames that APPO selects are those that hold the answer."""
+    lines = [
+        "## Selected and crucial frames",
+        "",
+        f"{found['groups']} groups of {found['rollouts']} rollouts of the start"
+        f" ({found['frames']} temporal cells a clip, {found['crucial']:.2f} of them crucial on"
+        " average). *chance*: as many cells drawn blindly.",
+        "",
+        "| strategy | K2 | groups that select | cells | recall | precision | chance |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {one['strategy']} | {one['frames_per_rollout']} | {one['groups']}"
+        f" | {one['selected']:.2f} | {percent(one['recall'])} (chance"
+        f" {percent(one['recall_by_chance'])}) | {percent(one['precision'])}"
+        f" | {percent(one['precision_by_chance'])} |"
+        for one in found["strategies"]
+    ]
+    return Table("\n".join(lines), dict(found))
+
+
+def grounding_table(rows: Mapping[str, Path]) -> Table:
+    """Answers and time spans of the `grounding` template."""
+    import pyarrow.parquet as pq
+
+    lines = [
+        "## Grounding",
+        "",
+        "Answers in the `grounding` template: think, answer, and the time span that shows it."
+        " *IoU* of the spans with the truth, in seconds; an answer without spans counts 0. The"
+        " reward in training: answer, format and IoU.",
+        "",
+        "| model | questions | right, % | mIoU, % | IoU ≥ 0.3 | IoU ≥ 0.5 |",
+        "|---|---|---|---|---|---|",
+    ]
+    numbers = {}
+    for name, path in rows.items():
+        table = pq.read_table(path, columns=["strict_is_correct", "strict_iou"]).to_pydict()
+        overlaps = np.array([value or 0.0 for value in table["strict_iou"]])
+        numbers[name] = {
+            "questions": len(overlaps),
+            "right": float(np.mean(table["strict_is_correct"])),
+            "miou": float(overlaps.mean()),
+            "iou_0.3": float((overlaps >= 0.3).mean()),
+            "iou_0.5": float((overlaps >= 0.5).mean()),
+        }
+        shares = [percent(share) for key, share in numbers[name].items() if key != "questions"]
+        lines.append(f"| {name} | {len(overlaps)} | {' | '.join(shares)} |")
+    return Table("\n".join(lines), numbers)
+
+
+def _row(name: str, judged: Sequence[Judged]) -> str:
+    found = measure(judged)
+    interval = share(
+        np.array([one.is_right for one in judged], dtype=np.float64),
+        sample_design([one.question.media[0].path for one in judged]),
+    )
+    return (
+        f"| {name} | {percent(found.right)} ({percent(interval.low)} to {percent(interval.high)})"
+        f" | {percent(found.blind)} | {percent(found.adherence)} | {percent(found.seen)}"
+        f" | {percent(found.attributes)} | {percent(found.right_if_seen)}"
+        f" | {percent(found.right_if_not_seen)} |"
+    )
+
+
+def _run_row(name: str, seconds: float | None, found: Measures) -> str:
+    told = "" if seconds is None else f"{seconds:.0f}"
+    return (
+        f"| {name} | {told} | {percent(found.right)} | {percent(found.blind)}"
+        f" | {percent(found.adherence)} | {percent(found.seen)} | {percent(found.right_if_seen)}"
+        f" | {percent(found.right_if_not_seen)} |"
+    )
+
+
+def _points(gain: Estimate) -> str:
+    """`+8.1 (5.9 to 10.2)`, in points."""
+    return f"{100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+
+
+def _seconds(folders: "Folders", name: str) -> float:
+    done = json.loads((folders.out / "done" / f"{name}.json").read_text("utf-8"))
+    return float(done["seconds"])
+
+
+def _thinned(points: Sequence[Sequence[float]]) -> list[tuple[int, float]]:
+    """About `_CURVE_POINTS` of a curve's points, the last among them."""
+    step = max(1, len(points) // _CURVE_POINTS)
+    return [(int(x), y) for x, y in (*points[step - 1 : -1 : step], points[-1])]
+
+
+def _script(world: World, path: str) -> tuple[Any, ...]:
+    """What happens in a clip, without sizes, places to the pixel, and noise."""
+    things = world.clip(path).things
+    return tuple((one.colour, one.shape, one.place, one.enters, one.leaves) for one in things)
+
+
+def _scripts(world: World, root: Path) -> set[tuple[Any, ...]]:
+    """The scripts of all clips of a world."""
+    return {_script(world, file.stem) for file in (root / "truth").glob("clip_*.json")}
