@@ -1,0 +1,339 @@
+"""Rewards of groups: what is missing stays missing, what is down is borne, nothing is asked twice.
+
+The judge is a real HTTP server that says what the observation tells it to: `ok` Yes, `poor` No,
+`mute` nothing readable.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.rollout_scenes import P2R, rollout_group
+from servers.model_server import RunningServer, running_server
+
+from schemas.questions import MediaRef, ProblemType, VideoQuestion
+from schemas.traces import TEMPLATES
+from train.judge_calls import JudgeCalls
+from train.judge_options import JudgeOptions
+from train.reward_groups import (
+    GroupRewarder,
+    JudgePatience,
+    JudgeUnavailableError,
+)
+from train.rewards import RewardConfig
+from train.rollout_groups import RolloutGroup
+
+RULES = [
+    {"contains": ["### Observations", "mute"], "reply": "I would rather not say."},
+    {"contains": ["### Observations", "poor"], "reply": "Too little. <judgement>No</judgement>"},
+    {"contains": "### Observations", "reply": "It follows. <judgement>Yes</judgement>"},
+]
+QUESTION = VideoQuestion(
+    problem="Which one moves?",
+    options=("A. the ball", "B. the box", "C. the lamp"),
+    solution="B",
+    media=(MediaRef(kind="video", path="a.mp4"),),
+    problem_type=ProblemType.MULTIPLE_CHOICE,
+    time_clues=((1.0, 3.0),),
+)
+OTHER = QUESTION.model_copy(update={"problem": "Which one stays?"})
+LIMITS = RewardConfig(perception_tokens=(0, 0), reasoning_tokens=(0, 0))
+
+
+def text_of(observation: str, answer: str = "B") -> str:
+    return (
+        f"<observation>{observation}</observation> <think>so {answer}</think>"
+        f"<answer>{answer}</answer>"
+    )
+
+
+def group_of(*observations: str, question: VideoQuestion = QUESTION) -> RolloutGroup:
+    return rollout_group(question, [text_of(one) for one in observations])
+
+
+def open_judge(
+    server: RunningServer, folder: Path, *, attempts_cap: float = 0.002, **options: object
+) -> JudgeCalls:
+    return JudgeCalls(
+        f"openai:judge@{server.openai_url}",
+        ledger_path=folder / "judge-0.duckdb",
+        media_root=folder,
+        options=JudgeOptions(
+            retry_base_seconds=0.001, retry_cap_seconds=attempts_cap, retries=1, **options
+        ),
+    )
+
+
+@pytest.fixture
+def judge(model_server: RunningServer, tmp_path: Path) -> Iterator[JudgeCalls]:
+    model_server.control(replies=RULES)
+    with open_judge(model_server, tmp_path) as opened:
+        yield opened
+
+
+def asked(server: RunningServer) -> int:
+    return sum("completions" in request["path"] for request in server.requests())
+
+
+def test_yes_no_missing_claimed_and_malformed_are_five_different_things(
+    judge: JudgeCalls, model_server: RunningServer
+) -> None:
+    texts = [
+        text_of("the box slides: ok"),
+        text_of("poor"),
+        text_of("mute", "C"),
+        text_of("The box slides, so the answer is B."),
+        "<observation>never closed <think>so B</think><answer>B</answer>",
+    ]
+    pending = GroupRewarder(P2R, LIMITS, judge).start([rollout_group(QUESTION, texts)])
+    (rewards,) = pending.wait()
+    assert rewards.perception is not None
+    found = [(one.accuracy, one.format, one.total) for one in rewards.perception]
+    assert found[:2] == [(1.0, 1.0, 2.0), (0.0, 1.0, 1.0)]
+    accuracy, formatted, total = found[2]
+    assert math.isnan(accuracy)
+    assert math.isnan(total)
+    assert formatted == 1.0
+    assert found[3:] == [(0.0, 1.0, 1.0), (0.0, 0.0, 0.0)]
+    said = [verdict and verdict.verdict for verdict in rewards.verdicts]
+    assert said == ["yes", "no", "unscored", None, None]
+    assert [one.accuracy for one in rewards.reasoning] == [1, 1, 0, 1, 1]
+    assert pending.wait()[0] is rewards  # a second wait asks nothing
+    use = pending.use
+    assert (use.asked, use.missing, use.leaks, use.distinct, use.pauses) == (3, 1, 1, 3, 0)
+    assert pending.missing_share() == pytest.approx(1 / 3)
+    assert asked(model_server) == 4  # once each; the unreadable one again
+    allowing = GroupRewarder(P2R, LIMITS, judge, allow_leaks=True)
+    (rewards,) = allowing.start([rollout_group(QUESTION, texts[3:4])]).wait()
+    assert rewards.verdicts[0] is not None
+
+
+def test_equal_observations_of_a_question_are_asked_about_once(
+    judge: JudgeCalls, model_server: RunningServer
+) -> None:
+    groups = [
+        group_of("ok", "ok", "poor", " ok\n"),
+        group_of("ok", "ok", question=OTHER),
+        group_of("poor", "ok"),
+    ]
+    pending = GroupRewarder(P2R, LIMITS, judge).start(groups)
+    rewards = pending.wait()
+    accuracies = [[one.accuracy for one in of.perception or ()] for of in rewards]
+    assert accuracies == [[1, 1, 0, 1], [1, 1], [0, 1]]
+    assert (pending.use.asked, pending.use.distinct) == (8, 3)
+    assert asked(model_server) == 3
+    again = GroupRewarder(P2R, LIMITS, judge).start(groups)
+    assert again.wait() == rewards
+    assert again.use.stats.cache_hits == 3
+    assert again.use.stats.calls == 0
+
+
+def test_without_a_judge_there_is_no_perception_and_templates_must_have_one(
+    judge: JudgeCalls,
+) -> None:
+    (rewards,) = GroupRewarder(P2R, LIMITS, None).start([group_of("ok", "poor")]).wait()
+    assert rewards.perception is None
+    assert rewards.verdicts == (None, None)
+    assert math.isnan(GroupRewarder(P2R, LIMITS, None).start([]).missing_share())
+    with pytest.raises(ValueError, match="'think-answer' has no perception segment"):
+        GroupRewarder(TEMPLATES["think-answer"], LIMITS, judge)
+
+
+def test_published_rewards_take_the_place_of_reasoning() -> None:
+    with pytest.raises(ValueError, match=r"rewards are .*; got tiou"):
+        GroupRewarder(P2R, LIMITS, None, published={"tiou": 1.0})
+    with pytest.raises(ValueError, match="needs the duration"):
+        GroupRewarder(P2R, LIMITS, None, published={"next-gqa-tiou": 1.0})
+    template = TEMPLATES["grounding"]
+    texts = [
+        "<think>so</think> <answer>B</answer> <time>1 to 3</time>",
+        "<think>so</think> <answer>C</answer> <time>2 to 3</time>",
+        "<answer>B</answer>",
+    ]
+    rewarder = GroupRewarder(
+        template,
+        LIMITS,
+        None,
+        published={"next-gqa-accuracy": 1.0, "next-gqa-format": 0.1, "next-gqa-tiou": 1.0},
+        duration_seconds=lambda question: 10.0,
+    )
+    group = rollout_group(QUESTION, texts, template=template)
+    (rewards,) = rewarder.start([group]).wait()
+    assert [one.total for one in rewards.reasoning] == pytest.approx([2.1, 0.6, 1.0])
+    assert [(one.accuracy, one.format) for one in rewards.reasoning] == [(1, 1), (0, 1), (1, 0)]
+
+
+def steps(server: RunningServer, *faults: str) -> None:
+    """The server's fault for each further observation that says `offline`."""
+    server.control(script=[{"match": "offline", "faults": list(faults)}])
+
+
+def test_a_few_missing_replies_are_missing_and_do_not_stop_the_step(
+    judge: JudgeCalls, model_server: RunningServer
+) -> None:
+    steps(model_server, *["bad_request"] * 9)
+    observations = ["offline", *(f"ok {number}" for number in range(5))]
+    pending = GroupRewarder(P2R, LIMITS, judge).start([group_of(*observations)])
+    (rewards,) = pending.wait()
+    assert rewards.perception is not None
+    assert [math.isnan(one.total) for one in rewards.perception] == [True, *[False] * 5]
+    assert pending.missing_share() == pytest.approx(1 / 6)
+    assert pending.use.pauses == 0
+
+
+def test_a_judge_that_comes_back_is_waited_for(
+    judge: JudgeCalls, model_server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps(model_server, *["bad_request"] * 4)  # each of two observations fails in two rounds
+    patience = JudgePatience(pause_seconds=0.05, max_pauses=3)
+    rewarder = GroupRewarder(P2R, LIMITS, judge, patience=patience)
+    pending = rewarder.start([group_of("offline 1", "offline 2", "ok", "poor")])
+    began = time.monotonic()
+    (rewards,) = pending.wait()
+    assert [one.accuracy for one in rewards.perception or ()] == [1, 1, 1, 0]
+    assert (pending.use.missing, pending.use.pauses) == (0, 2)
+    assert 0.15 <= pending.use.seconds_waited <= time.monotonic() - began
+    told = [record.getMessage() for record in caplog.records]
+    assert ["pausing for 0.05 s" in one for one in told] == [True, False]
+    assert "pausing for 0.1 s, then asking again (2 of 3)" in told[1]
+    assert "2 of 4 observations of a step, more than 20%" in told[0]
+    assert "refused by script" in told[0]
+
+
+def test_a_judge_that_stays_down_stops_training_and_a_resumed_run_asks_again(
+    model_server: RunningServer, tmp_path: Path
+) -> None:
+    model_server.control(replies=RULES, rates={"unavailable": 1.0})
+    patience = JudgePatience(pause_seconds=0.01, max_pauses=1)
+    group = group_of(*(f"ok {number}" for number in range(4)))
+    with open_judge(model_server, tmp_path) as judge:
+        pending = GroupRewarder(P2R, LIMITS, judge, patience=patience).start([group])
+        with pytest.raises(JudgeUnavailableError, match=r"4 of 4 .* given up after 1 pauses"):
+            pending.wait()
+        assert pending.missing_share() == 1
+        assert pending.use.stats.failures == 8
+    model_server.control(rates={})
+    with open_judge(model_server, tmp_path) as judge:
+        pending = GroupRewarder(P2R, LIMITS, judge, patience=patience).start([group])
+        (rewards,) = pending.wait()
+        assert [one.accuracy for one in rewards.perception or ()] == [1, 1, 1, 1]
+        assert pending.use.pauses == 0
+
+
+def test_a_refused_account_is_not_asked_for_ever(
+    model_server: RunningServer, tmp_path: Path
+) -> None:
+    """The call layer stops itself there; it is opened anew for each round."""
+    model_server.control(replies=RULES, rates={"unauthorized": 1.0})
+    patience = JudgePatience(pause_seconds=0.01, max_pauses=1)
+    with open_judge(model_server, tmp_path) as judge:
+        rewarder = GroupRewarder(P2R, LIMITS, judge, patience=patience)
+        with pytest.raises(JudgeUnavailableError, match="invalid x-api-key"):
+            rewarder.start([group_of("ok", "poor")]).wait()
+        model_server.control(rates={})
+        (rewards,) = rewarder.start([group_of("ok", "poor")]).wait()
+        assert [one.accuracy for one in rewards.perception or ()] == [1, 0]
+
+
+def test_a_judge_that_says_nothing_readable_is_given_up_after_a_hundred_verdicts(
+    judge: JudgeCalls,
+) -> None:
+    rewarder = GroupRewarder(P2R, LIMITS, judge)
+    for step in range(3):  # 75 % unreadable, of 24, 48, 72, 96 verdicts
+        rewarder.start([mumbling(step)]).wait()
+    rewarder.start([mumbling(3)]).wait()
+    with pytest.raises(JudgeUnavailableError, match=r"replies, but 75% .*no_judgement"):
+        rewarder.start([mumbling(4)]).wait()
+    bearing = GroupRewarder(P2R, LIMITS, judge, patience=JudgePatience(max_missing_share=0.8))
+    for step in range(6):
+        bearing.start([mumbling(step)]).wait()
+
+
+def mumbling(step: int) -> RolloutGroup:
+    return group_of(*(f"{'ok' if n % 4 == 0 else 'mute'} {step} {n}" for n in range(24)))
+
+
+def test_a_budget_that_is_used_up_stops_training(
+    model_server: RunningServer, tmp_path: Path
+) -> None:
+    model_server.control(replies=RULES)
+    prices = tmp_path / "prices.toml"
+    prices.write_text("[openai.judge]\ninput = 1.0\noutput = 5.0\n")
+    with open_judge(model_server, tmp_path, max_cost_usd=1e-9, prices=prices) as judge:
+        pending = GroupRewarder(P2R, LIMITS, judge).start([group_of("ok")])
+        with pytest.raises(JudgeUnavailableError, match="budget of"):
+            pending.wait()
+
+
+def test_processes_pause_and_stop_together(model_server: RunningServer, tmp_path: Path) -> None:
+    """Two processes' rewarders in two threads: one judge is down for good, one is well."""
+    model_server.control(replies=RULES)
+    barrier = threading.Barrier(2, timeout=30)
+    rows: list[Sequence[float]] = []
+
+    def total(row: Sequence[float]) -> list[float]:
+        rows.append(row)
+        barrier.wait()
+        sums = [sum(column) for column in zip(*rows[-2:], strict=True)]
+        barrier.wait()
+        return sums
+
+    ends: dict[str, str] = {}
+
+    def run(name: str, server: RunningServer, observations: Sequence[str]) -> None:
+        (folder := tmp_path / name).mkdir()
+        with open_judge(server, folder) as judge:
+            rewarder = GroupRewarder(
+                P2R,
+                LIMITS,
+                judge,
+                patience=JudgePatience(pause_seconds=0.01, max_pauses=1),
+                sum_over_processes=total,
+            )
+            for step in range(2):
+                pending = rewarder.start([group_of(*(f"{o} {step}" for o in observations))])
+                try:
+                    pending.wait()
+                    ends[name] = f"step {step}: {pending.use.pauses} pauses"
+                except JudgeUnavailableError as error:
+                    ends[name] = f"step {step}: {error}"
+                    return
+
+    with running_server() as dead:
+        dead.control(rates={"unavailable": 1.0})
+        # 1 of 6 missing is borne by both; in a second run 1 of 2 stops both
+        for number, count in enumerate((5, 1)):
+            workers = [
+                threading.Thread(target=run, args=(f"well {number}", model_server, ["ok"] * count)),
+                threading.Thread(target=run, args=(f"ill {number}", dead, ["ok"])),
+            ]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+    assert ends["well 0"] == ends["ill 0"] == "step 1: 0 pauses"
+    for name in ("well 1", "ill 1"):
+        assert "step 0: no reply of the judge" in ends[name]
+        assert "1 of 2 observations" in ends[name]
+
+
+def test_the_judge_costs_no_time_while_the_device_computes(
+    judge: JudgeCalls, model_server: RunningServer
+) -> None:
+    """4 groups of 8, a judge of 0.4 s a call, a step of 3 s: at most 5 % of it is waited for."""
+    model_server.control(latency_ms=400)
+    groups = [group_of(*(f"ok {g} {n}" for n in range(8))) for g in range(4)]
+    rewarder = GroupRewarder(P2R, LIMITS, judge)
+    matrix = torch.randn(300, 300)
+    began = time.monotonic()
+    pending = rewarder.start(groups)
+    while time.monotonic() - began < 3.0:
+        matrix = torch.tanh(matrix @ matrix.T)
+    pending.wait()
+    assert pending.use.stats.calls == 32
+    assert pending.use.seconds_waited <= 0.05 * 3.0
+    assert 0.4 <= pending.use.seconds < 3.0
