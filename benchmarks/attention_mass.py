@@ -1,11 +1,12 @@
 """Attention per frame of every layer, beside SDPA, against a plain SDPA forward and eager.
 
-    python benchmarks/attention_mass.py [--width 2048] [--layers 4] [--repeats 5]
+    python benchmarks/attention_mass.py [--width 2048] [--layers 4] [--repeats 5] [--device cuda]
 
 One forward over a long video prompt and one completion, without gradients: plain SDPA, SDPA with
 our frame attention of all layers, and eager attention with `output_attentions`. They take turns on
 the same tokens, each in a process of its own; medians, ratios, peak memory above the model and the
-arithmetic share of the extra work are printed as JSON. One torch thread, float32, random weights.
+arithmetic share of the extra work are printed as JSON. One torch thread and float32 on a CPU,
+bfloat16 on a GPU; random weights.
 """
 
 import argparse
@@ -31,6 +32,9 @@ def worker(options: argparse.Namespace) -> None:
     from train.frame_attention import capture_frame_attention
 
     torch.set_num_threads(1)
+    torch.set_default_device(options.device)
+    if options.device != "cpu":
+        torch.set_default_dtype(torch.bfloat16)
     model = build_model(
         options.family,
         layers=options.layers,
@@ -45,8 +49,8 @@ def worker(options: argparse.Namespace) -> None:
     grid = (CELLS, 2 * 8, 2 * (options.vision_tokens // CELLS // 8))
     inputs = prompt(options.family, 0, videos=(grid,), words=1)
     first = inputs["input_ids"].shape[1]
-    draw = torch.Generator().manual_seed(0)
-    completion = torch.randint(10, VOCABULARY, (1, options.tokens), generator=draw)
+    inputs = {name: value.to(options.device) for name, value in inputs.items()}
+    completion = 10 + torch.arange(options.tokens)[None] * 7 % (VOCABULARY - 10)
     inputs["input_ids"] = torch.cat([inputs["input_ids"], completion], dim=1)
     kinds = inputs["mm_token_type_ids"]
     inputs["mm_token_type_ids"] = torch.cat([kinds, torch.zeros_like(completion)], dim=1)
@@ -72,7 +76,7 @@ def worker(options: argparse.Namespace) -> None:
             assert frames.result().shape == (1, options.tokens, CELLS)
         return float(output.last_hidden_state.abs().mean())
 
-    serve(run)
+    serve(run, options.device)
 
 
 def benchmark(options: argparse.Namespace) -> dict[str, Any]:
@@ -97,6 +101,7 @@ def main() -> None:
     """Run the benchmark and print its JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--family", default="qwen2.5-vl", choices=("qwen2.5-vl", "qwen3-vl"))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=2048, help="hidden size (3B: 2048)")
     parser.add_argument("--mlp-width", type=int, default=11008)

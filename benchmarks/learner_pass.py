@@ -1,12 +1,12 @@
 """The learner's pass (log-probs and backward): one prompt shared by its completions, or copied.
 
-    python benchmarks/learner_pass.py [--family qwen2.5-vl] [--completions 8] [--repeats 5]
+    python benchmarks/learner_pass.py [--family qwen2.5-vl] [--repeats 5] [--device cuda --shape 3b]
 
 Three forms take turns on one model and the same tokens: TRL's way (a row [prompt][completion] for
 each completion, the fused head that TRL 1.16 gives its models), our plain pass, and our shared one,
 also with APPO's frame attention of the last 3 layers. Each form runs in a process of its own;
 medians, ratios, peak memory above the model and the arithmetic ceiling are printed as JSON.
-One torch thread, float32, random weights.
+One torch thread on a CPU, random weights.
 """
 
 import argparse
@@ -19,39 +19,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.shapes import add_shape_options, random_group, random_model, shape_of
 from benchmarks.turns import alternate, median_ratio, serve
 
 FORMS = ("trl", "plain", "shared", "shared with frame attention")
-VOCABULARY = 2048
-
-
-def build_model(family: str, options: argparse.Namespace) -> Any:
-    """A random video language model of the asked width and depth."""
-    from helpers.video_groups import build_model
-
-    return build_model(
-        family,
-        layers=options.layers,
-        width=options.width,
-        mlp_width=4 * options.width,
-        heads=options.width // 64,
-        kv_heads=2,
-        vocabulary=VOCABULARY,
-        vision_width=options.width // 4,
-        weight_std=0.02,
-    )
-
-
-def build_group(family: str, options: argparse.Namespace) -> Any:
-    """A video of 8 cells, text, and completions of equal length."""
-    from helpers.video_groups import group
-
-    per_cell = options.vision_tokens // 8
-    grid = (8, 2 * 8, 2 * (per_cell // 8))
-    lengths = (options.tokens,) * options.completions
-    made = group(family, 0, lengths, videos=(grid,), words=options.text_tokens - 6)
-    assert (made.inputs["input_ids"] == 2).sum() == options.vision_tokens
-    return made
 
 
 def trl_pass(model: Any) -> Callable[[Any], Any]:
@@ -101,11 +72,10 @@ def worker(options: argparse.Namespace) -> None:
     """One form of the pass, on request."""
     import torch
 
-    torch.set_num_threads(1)
-    model = build_model(options.family, options).train()
+    model = random_model(options).train()
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    group = build_group(options.family, options)
+    group = random_group(options)
     score = learner_pass(options.form, model)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -114,24 +84,25 @@ def worker(options: argparse.Namespace) -> None:
         model.zero_grad(set_to_none=False)
         logprobs = score(group)
         (-logprobs.mean()).backward()
-        return float(logprobs.mean())
+        return float(logprobs.detach().mean())
 
-    serve(run)
+    serve(run, options.device)
 
 
 def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     """All forms, and what they come to."""
     commands = {form: [sys.executable, __file__, "--form", form, *sys.argv[1:]] for form in FORMS}
     report = alternate(commands, options.repeats)
-    prompt = options.vision_tokens + options.text_tokens
-    plain = options.completions * (prompt + options.tokens)
+    shape = shape_of(options)
+    prompt = shape.vision_tokens + shape.text_tokens
+    plain = shape.completions * (prompt + shape.tokens)
     peaks = report["peak MB above the model"]
     return {
         "settings": vars(options),
         **report,
         "times faster than trl": {form: median_ratio(report, "trl", form) for form in FORMS},
         "ceiling (tokens of the language model)": round(
-            plain / (prompt + options.completions * options.tokens), 2
+            plain / (prompt + shape.completions * shape.tokens), 2
         ),
         "frame attention costs": median_ratio(report, FORMS[3], "shared"),
         "memory over trl's": {form: round(peaks[form] / peaks["trl"], 3) for form in FORMS},
@@ -141,13 +112,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Run the benchmark and print its JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--family", default="qwen2.5-vl", choices=("qwen2.5-vl", "qwen3-vl"))
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--width", type=int, default=512, help="hidden size")
-    parser.add_argument("--vision-tokens", type=int, default=512, help="a multiple of 64")
-    parser.add_argument("--text-tokens", type=int, default=64)
-    parser.add_argument("--completions", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=96, help="tokens of each completion")
+    add_shape_options(parser)
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--repeats", type=int, default=5, help="turns that count")
     parser.add_argument("--form", choices=FORMS, help=argparse.SUPPRESS)

@@ -31,6 +31,10 @@ def build_model(
     kv_heads: int = 2,
     vocabulary: int = VOCABULARY,
     vision_width: int = 32,
+    vision_layers: int = 2,
+    vision_mlp_width: int | None = None,
+    vision_heads: int = 2,
+    tied: bool = True,
     weight_std: float = 0.15,
     attention_dropout: float = 0.0,
 ) -> Any:
@@ -52,10 +56,10 @@ def build_model(
         "eos_token_id": None,
     }
     vision = {
-        "depth": 2,
+        "depth": vision_layers,
         "hidden_size": vision_width,
-        "intermediate_size": 2 * vision_width,
-        "num_heads": 2,
+        "intermediate_size": vision_mlp_width or 2 * vision_width,
+        "num_heads": vision_heads,
         "out_hidden_size": width,
         "initializer_range": weight_std,
     }
@@ -64,14 +68,15 @@ def build_model(
         "video_token_id": VIDEO,
         "vision_start_token_id": START,
         "vision_end_token_id": END,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": tied,
         "initializer_range": weight_std,
     }
+    full = list(range(max(vision_layers // 4, 2) - 1, vision_layers, max(vision_layers // 4, 2)))
     config: Any
     if family == "qwen2.5-vl":
         config = transformers.Qwen2_5_VLConfig(
             text_config={**text, "rope_parameters": rope},
-            vision_config={**vision, "window_size": 112, "fullatt_block_indexes": [1]},
+            vision_config={**vision, "window_size": 112, "fullatt_block_indexes": full},
             **common,
         )
         model_class: Any = transformers.Qwen2_5_VLForConditionalGeneration

@@ -1,0 +1,111 @@
+"""Rollouts of one prompt group: TRL's way against the prompt computed once.
+
+    python benchmarks/rollouts.py [--family qwen2.5-vl] [--repeats 5] [--device cuda --shape 3b]
+
+Greedy completions of full length, so that all forms draw the same tokens: transformers' `generate`
+on the prompt and its pixels repeated for each completion, which is what TRL 1.16 calls; our plain
+path, which does the same; and ours with the prompt shared. Each form runs in a process of its own;
+medians, ratios, peak memory above the model and the arithmetic ceiling are printed as JSON.
+One torch thread on a CPU, random weights.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.shapes import add_shape_options, random_group, random_model, shape_of
+from benchmarks.turns import alternate, median_ratio, serve
+
+FORMS = ("trl", "plain", "shared")
+
+
+def trl_rollouts(model: Any, inputs: Any, completions: int, tokens: int) -> Callable[[], Any]:
+    """What `GRPOTrainer._generate_single_turn` does with prompts that come repeated."""
+    import torch
+
+    from train.prompt_tensors import repeated_media
+
+    repeated = repeated_media(inputs, completions)
+    for name in ("input_ids", "mm_token_type_ids"):
+        repeated[name] = inputs[name].repeat(completions, 1)
+    repeated["attention_mask"] = torch.ones_like(repeated["input_ids"])
+    config = type(model.generation_config)(
+        max_new_tokens=tokens, do_sample=False, pad_token_id=0, eos_token_id=None
+    )
+
+    def run() -> Any:
+        with torch.no_grad():
+            output = model.generate(**repeated, generation_config=config)
+        return output[:, repeated["input_ids"].shape[1] :]
+
+    return run
+
+
+def worker(options: argparse.Namespace) -> None:
+    """One form of drawing, on request; its value is the tokens' mean, weighted by their places."""
+    import torch
+
+    from train.rollouts import Sampling, sample_completions
+
+    model, shape = random_model(options), shape_of(options)
+    inputs = random_group(options).inputs
+
+    def ours() -> Any:
+        (group,) = sample_completions(
+            model,
+            [inputs],
+            group_size=shape.completions,
+            sampling=Sampling(shape.tokens, temperature=0.0),
+            end_ids=(),
+            share_prompts=options.form == "shared",
+        )
+        return torch.stack(group)
+
+    run = ours
+    if options.form == "trl":
+        run = trl_rollouts(model, inputs, shape.completions, shape.tokens)
+    places = torch.arange(1, shape.tokens + 1, dtype=torch.float64)
+    serve(lambda: float((run().double().cpu() * places).mean()), options.device)
+
+
+def benchmark(options: argparse.Namespace) -> dict[str, Any]:
+    """All forms, and what they come to."""
+    commands = {form: [sys.executable, __file__, "--form", form, *sys.argv[1:]] for form in FORMS}
+    report = alternate(commands, options.repeats)
+    shape = shape_of(options)
+    prompt = shape.vision_tokens + shape.text_tokens
+    drawn = shape.completions * shape.tokens
+    peaks = report["peak MB above the model"]
+    return {
+        "settings": vars(options),
+        **report,
+        "times faster than trl": {form: median_ratio(report, "trl", form) for form in FORMS},
+        "ceiling (tokens of the language model)": round(
+            (shape.completions * prompt + drawn) / (prompt + drawn), 2
+        ),
+        "memory over trl's": {form: round(peaks[form] / peaks["trl"], 3) for form in FORMS},
+        "same tokens": len(set(report["value"].values())) == 1,
+    }
+
+
+def main() -> None:
+    """Run the benchmark and print its JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    add_shape_options(parser)
+    parser.add_argument("--repeats", type=int, default=5, help="turns that count")
+    parser.add_argument("--form", choices=FORMS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.form:
+        worker(options)
+    else:
+        print(json.dumps(benchmark(options), indent=1))
+
+
+if __name__ == "__main__":
+    main()
