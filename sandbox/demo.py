@@ -1,27 +1,38 @@
-"""`python -m sandbox.demo` (`make demo`): from clips to a dataset and an audit of its judge.
+"""`python -m sandbox.demo` (`make demo`): clips, a dataset, its audit, and a model that learns.
 
 Renders a small scripted world, builds a chain-of-thought dataset from it with the oracle as teacher
 and judge (no network, no key, no model), shows the funnel, loads the dataset, and audits the judge
 against the sandbox's truth. Teacher and judge err on purpose, so that every step of the funnel has
-something to reject and the audit something to find. Run again, it resumes.
+something to reject and the audit something to find.
+
+Then a video model of 1 M parameters learns from random weights, on a dataset built of a simpler
+world: fine-tuning, evaluation before and after, a second teacher with planted faults, and RL that
+unlearns them, with a page of its rollouts. Run again, the demo resumes.
 """
 
-import shlex
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
+from sandbox.learning import (
+    Folders,
+    LearningConfig,
+    rl_folder,
+    run_rl,
+    run_sft,
+    with_planted_faults,
+)
+from sandbox.stages import StageFailedError, Stages, run
 from sandbox.world import NOTICE
 from schemas.config import EXIT_OK, Config, parse_command, run_command
 
 PROG = "sandbox.demo"
 _SHOWN_ROWS = 2
-_STAGES = 5
+_STAGES_OF_DATA, _STAGES_OF_LEARNING = 5, 3
+_HELD_OUT_QUESTIONS = 500
+_ALGO = "pa-grpo+appo"
 
 
 class DemoConfig(Config):
@@ -29,7 +40,7 @@ class DemoConfig(Config):
 
     output_dir: Path = Path("out/demo")
     """Folder to write: the world under `world/`, the build under `cot/`, the audit of its judge
-    under `audit/`."""
+    under `audit/`, the model that learns under `learning/`."""
     clips: int = Field(60, ge=1)
     """Video clips to render."""
     stills: int = Field(20, ge=0)
@@ -44,49 +55,80 @@ class DemoConfig(Config):
     """Judge, as for pipeline.build_cot; its errors are planted, the audit has to find them."""
     audit_size: int = Field(150, ge=1)
     """Verdicts of the judge to audit."""
-
-
-class _StageFailedError(Exception):
-    """A command of the demo ended with another status than 0."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
+    learning: bool = True
+    """Go on with the model that learns; without, the demo ends with the audit, after a minute."""
+    train_questions: int = Field(4000, ge=100)
+    """Questions that the model learns from, about clips of the simpler world."""
+    rl_steps: int = Field(30, ge=1)
+    """Steps of RL."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Render, build, show the funnel, load the dataset."""
+    """Data, audit, learning; each stage announced and timed."""
     config = parse_command(
-        DemoConfig, argv, prog=PROG, description="Clips to dataset on a laptop, in a minute."
+        DemoConfig, argv, prog=PROG, description="Clips to dataset to a model that learned."
     )
     started = time.monotonic()
-    world, build = config.output_dir / "world", config.output_dir / "cot"
-    audit = config.output_dir / "audit"
     print(f"Demo ({NOTICE}; teacher and judge are scripted)")
+    stages = Stages(_STAGES_OF_DATA + (_STAGES_OF_LEARNING if config.learning else 0))
     try:
-        with _stage(1, f"render {config.clips} clips, {config.stills} stills, their questions"):
-            _run("sandbox.clips", "--out", world, *_sizes(config))
-        with _stage(2, "generate, verify and judge; export the dataset"):
-            _run("pipeline.build_cot", *_build_options(config, world, build))
-        with _stage(3, "the funnel: what became of each question"):
-            _run("pipeline.status", build)
-    except _StageFailedError as error:
-        return error.status
-    with _stage(4, "load the dataset with `datasets`"):
-        _show_dataset(build / "dataset", config.output_dir / "datasets_cache")
-    try:
-        with _stage(5, "audit the judge: rows drawn blind, labels from the truth, leak probes"):
-            print(f"the judge is {config.judge}: its error rates are planted, find them below")
-            _audit(config, world, build, audit)
-    except _StageFailedError as error:
+        made = _data(config, stages)
+        if config.learning:
+            made |= _learning(config, stages)
+    except StageFailedError as error:
         return error.status
     print(f"\nDone in {time.monotonic() - started:.0f} s")
-    print(f"  dataset  {build / 'dataset'}")
-    print(f"  card     {build / 'README.md'}")
-    print(f"  ledger   {build / 'cot.duckdb'}")
-    print(f"  audit    {audit / 'report.html'}")
-    print(f"  clips    {world / 'videos'}")
+    for name, path in made.items():
+        print(f"  {name:9} {path}")
     return EXIT_OK
+
+
+def _data(config: DemoConfig, stages: Stages) -> dict[str, Path]:
+    """From clips to an audited dataset; what was made."""
+    world, build = config.output_dir / "world", config.output_dir / "cot"
+    audit = config.output_dir / "audit"
+    with stages.stage(f"render {config.clips} clips, {config.stills} stills, their questions"):
+        run("sandbox.clips", "--out", world, *_sizes(config))
+    with stages.stage("generate, verify and judge; export the dataset"):
+        run("pipeline.build_cot", *_build_options(config, world, build))
+    with stages.stage("the funnel: what became of each question"):
+        run("pipeline.status", build)
+    with stages.stage("load the dataset with `datasets`"):
+        _show_dataset(build / "dataset", config.output_dir / "datasets_cache")
+    with stages.stage("audit the judge: rows drawn blind, labels from the truth, leak probes"):
+        print(f"the judge is {config.judge}: its error rates are planted, find them below")
+        _audit(config, world, build, audit)
+    return {
+        "dataset": build / "dataset",
+        "card": build / "README.md",
+        "ledger": build / "cot.duckdb",
+        "audit": audit / "report.html",
+        "clips": world / "videos",
+    }
+
+
+def _learning(config: DemoConfig, stages: Stages) -> dict[str, Path]:
+    """From random weights to a model after RL; what was made."""
+    folders = Folders(
+        LearningConfig(
+            output_dir=config.output_dir / "learning",
+            seed=config.seed,
+            train_questions=config.train_questions,
+            held_out_questions=_HELD_OUT_QUESTIONS,
+            faulty_questions=max(100, config.train_questions * 3 // 5),
+            algos=(_ALGO,),
+            seeds=(config.seed,),
+            rl_steps=config.rl_steps,
+        )
+    )
+    with stages.stage("a video model learns from random weights: vision warm-up, fine-tuning"):
+        print(run_sft(folders).text)
+    with stages.stage("a teacher with habits plants faults: green is yellow, circles are squares"):
+        with_planted_faults(folders)
+    with stages.stage(f"{config.rl_steps} steps of {_ALGO} unlearn them; evaluation, the page"):
+        print(run_rl(folders).text)
+    out = rl_folder(folders, _ALGO, config.seed)
+    return {"model": out / "model", "rollouts": out / "pages", "metrics": out / "metrics.jsonl"}
 
 
 def _sizes(config: DemoConfig) -> list[str]:
@@ -108,35 +150,11 @@ def _audit(config: DemoConfig, world: Path, build: Path, audit: Path) -> None:
     """Draw, label from the sandbox's truth, ask the judge again, report."""
     labels = config.output_dir / "truth_labels.jsonl"
     size = ("--size", str(config.audit_size), "--max-per-video", "20")
-    _run("judges.audit", "sample", audit, "--build", build, *size)
-    _run("sandbox.truth_labels", audit, "--media-root", world, "--out", labels)
-    _run("judges.audit", "label", audit, "--import", labels)
-    _run("judges.audit", "run", audit, "--judge", config.judge, "--probes", "--media-root", world)
-    _run("judges.audit", "report", audit)
-
-
-@contextmanager
-def _stage(number: int, title: str) -> Iterator[None]:
-    """Announce a stage, and say how long it took."""
-    print(f"\n[{number}/{_STAGES}] {title}", flush=True)
-    started = time.monotonic()
-    yield
-    print(f"[{number}/{_STAGES}] done in {time.monotonic() - started:.1f} s", flush=True)
-
-
-def _run(module: str, *options: str | Path) -> None:
-    """Run a command as a user would, and print it."""
-    command = ["python", "-m", module, *map(str, options)]
-    print(f"$ {shlex.join(command)}", flush=True)
-    with subprocess.Popen([sys.executable, *command[1:]]) as process:
-        try:
-            status = process.wait()
-        except KeyboardInterrupt:
-            process.wait()  # the command has been interrupted too, and is storing what it has
-            raise
-    if status != EXIT_OK:
-        print(f"{module} ended with status {status}", file=sys.stderr)
-        raise _StageFailedError(status)
+    run("judges.audit", "sample", audit, "--build", build, *size)
+    run("sandbox.truth_labels", audit, "--media-root", world, "--out", labels)
+    run("judges.audit", "label", audit, "--import", labels)
+    run("judges.audit", "run", audit, "--judge", config.judge, "--probes", "--media-root", world)
+    run("judges.audit", "report", audit)
 
 
 def _show_dataset(folder: Path, cache: Path) -> None:

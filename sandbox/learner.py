@@ -24,6 +24,8 @@ from schemas.traces import TEMPLATES
 _WORLD = PRESETS["tiny"]
 _EXAMPLES = 2000  # every wording with every value in it comes up many times
 _TURNS = ("user\n", "assistant\n")
+# What the grounding prompt fills in by problem type.
+_FILLED_IN = ("select the correct option", "the correct option")
 _TAGS = tuple(
     f"<{slash}{segment.tag}>"
     for template in TEMPLATES.values()
@@ -44,7 +46,8 @@ def learner_tokenizer() -> Any:
     phrases = {piece for piece in pieces if len(piece.split()) > 1 or VALUE.search(piece)}
     options = {piece for piece in pieces if re.fullmatch(_OPTION, piece)}
     tokenizer = build_tokenizer([*written, *_TURNS], vocab_size=1024)
-    tokenizer.add_tokens(sorted({*_instructions(), *phrases, *options, *_TAGS, *_TURNS}))
+    fixed = {*_instructions(), *_FILLED_IN, *_TAGS, *_TURNS}
+    tokenizer.add_tokens(sorted({*fixed, *phrases, *options}))
     return tokenizer
 
 

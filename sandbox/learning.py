@@ -156,7 +156,8 @@ def with_planted_faults(folders: Folders) -> Path:
     return model
 
 
-def _sft(folders: Folders) -> Table:
+def run_sft(folders: Folders) -> Table:
+    """Teach a model from random weights and evaluate it, before, after and blindfolded."""
     model = learned(folders)
     rows = {
         "random weights": folders.evaluate("random", folders.out / "random"),
@@ -166,14 +167,20 @@ def _sft(folders: Folders) -> Table:
     return sft_table(folders, rows)
 
 
-def _rl(folders: Folders) -> Table:
+def rl_folder(folders: Folders, algo: str, seed: int) -> Path:
+    """Where an RL run lies: its model, metrics and pages."""
+    return folders.out / "rl" / f"{algo}_seed_{seed}"
+
+
+def run_rl(folders: Folders) -> Table:
+    """Train by each algorithm with each seed, from one start, and evaluate."""
     start, config = with_planted_faults(folders), folders.config
     folders.render(folders.rl)
     runs = {}
     for seed in config.seeds:
         for algo in config.algos:
             name = f"{algo} seed {seed}"
-            out = folders.out / "rl" / name.replace(" ", "_")
+            out = rl_folder(folders, algo, seed)
             options = recipe.reinforce(
                 start, folders.rl, out, folders.cache, algo=algo, steps=config.rl_steps, seed=seed
             )
@@ -249,7 +256,7 @@ _TITLES = {
     "frames": "the frames that APPO selects, and those that hold the answer",
     "grounding": "when in the clip the answer is seen",
 }
-_RUNNERS = {"sft": _sft, "rl": _rl, "frames": _frames, "grounding": _grounding}
+_RUNNERS = {"sft": run_sft, "rl": run_rl, "frames": _frames, "grounding": _grounding}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,17 @@ from transformers import (
     AutoTokenizer,
 )
 
-from sandbox.tiny_model import Kind, TinySize, build_llama, build_tokenizer, main, save_tiny_model
+from sandbox.tiny_model import (
+    Kind,
+    TinySize,
+    build_llama,
+    build_qwen3_vl,
+    main,
+    save_tiny_model,
+)
+from sandbox.tiny_tokenizer import build_tokenizer
+
+PROCESSORS = {"qwen2.5-vl": "Qwen2_5_VLProcessor", "qwen3-vl": "Qwen3VLProcessor"}
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -34,7 +45,7 @@ def test_the_same_seed_writes_the_same_files_in_another_process(tmp_path: Path) 
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2.5-vl"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2.5-vl", "qwen3-vl"])
 def test_another_seed_changes_the_weights_and_nothing_else(tmp_path: Path, kind: Kind) -> None:
     first = contents(save_tiny_model(kind, tmp_path / "one", seed=0))
     again = contents(save_tiny_model(kind, tmp_path / "two", seed=0))
@@ -85,34 +96,70 @@ def test_the_llama_loads_and_its_template_marks_the_assistants_tokens(tmp_path: 
     assert logits.argmax(-1).unique().numel() > 3
 
 
-def test_the_video_model_sees_images_and_videos(tmp_path: Path) -> None:
-    folder = save_tiny_model("qwen2.5-vl", tmp_path)
+@pytest.mark.parametrize("kind", ["qwen2.5-vl", "qwen3-vl"])
+def test_the_video_model_sees_images_and_videos_and_writes(tmp_path: Path, kind: Kind) -> None:
+    folder = save_tiny_model(kind, tmp_path)
     model = AutoModelForImageTextToText.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder)
+    assert type(processor).__name__ == PROCESSORS[kind]
     noise = np.random.default_rng(0)
+    side = 32 if kind == "qwen3-vl" else 28
 
-    def logits(kind: str) -> torch.Tensor:
-        content = [{"type": kind}, {"type": "text", "text": "What moves?"}]
+    def inputs(medium: str) -> Any:
+        content = [{"type": medium}, {"type": "text", "text": "What moves?"}]
         prompt = processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
-        pixels = noise.integers(0, 255, (4, 56, 84, 3), dtype=np.uint8)
-        given = (
-            {"images": [Image.fromarray(pixels[0])]}
-            if kind == "image"
-            else {"videos": [torch.from_numpy(pixels).permute(0, 3, 1, 2)]}
+        pixels = noise.integers(0, 255, (4, 2 * side, 3 * side, 3), dtype=np.uint8)
+        if medium == "image":
+            return processor(
+                text=[prompt], images=[Image.fromarray(pixels[0])], return_tensors="pt"
+            )
+        return processor(
+            text=[prompt],
+            videos=[torch.from_numpy(pixels).permute(0, 3, 1, 2)],
+            video_metadata=[{"fps": 2, "frames_indices": [0, 1, 2, 3], "total_num_frames": 4}],
+            do_sample_frames=False,
+            return_tensors="pt",
         )
-        if kind == "video":
-            given |= {"do_sample_frames": False}
-        inputs = processor(text=[prompt], return_tensors="pt", **given)
-        # 84 x 56 pixels are 6 tokens; two frames make one temporal cell
-        token = model.config.image_token_id if kind == "image" else model.config.video_token_id
-        assert (inputs["input_ids"] == token).sum() == (6 if kind == "image" else 12)
-        with torch.inference_mode():
-            return model(**inputs).logits
 
-    for kind in ("image", "video"):
-        assert not torch.allclose(logits(kind), logits(kind), atol=1e-3)
+    for medium in ("image", "video"):
+        first, second = inputs(medium), inputs(medium)
+        # 2 x 3 tokens a picture; two frames make one temporal cell
+        token = getattr(model.config, f"{medium}_token_id")
+        assert (first["input_ids"] == token).sum() == (6 if medium == "image" else 12)
+        with torch.inference_mode():
+            logits = [model(**given).logits[0, -1] for given in (first, second)]
+            written = model.generate(**first, max_new_tokens=4, do_sample=False)
+        assert not torch.allclose(*logits, atol=1e-3)
+        assert written.shape[1] > first["input_ids"].shape[1]
+
+
+def test_the_deepstack_of_qwen3_vl_matters(tmp_path: Path) -> None:
+    """Without its merger's output the text layers see something else: the deepstack is wired."""
+    model = build_qwen3_vl(build_tokenizer())
+    pixels = torch.rand(2 * 4, 3 * 2 * 16 * 16, generator=torch.Generator().manual_seed(0))
+    grid = torch.tensor([[2, 2, 2]])
+    output = model.model.get_video_features(pixels, grid, return_dict=True)
+    assert len(output.deepstack_features) == 1
+    assert output.deepstack_features[0].abs().max() > 1e-3
+
+
+def test_the_learner_has_about_a_million_weights_and_a_small_vocabulary(tmp_path: Path) -> None:
+    assert main(["--kind", "qwen2.5-vl", "--preset", "learner", "--out", str(tmp_path)]) == 0
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    assert 0.8e6 < sum(weights.numel() for weights in model.parameters()) < 1.2e6
+    assert 400 < len(AutoProcessor.from_pretrained(tmp_path).tokenizer) < 800
+    assert model.config.text_config.rope_parameters["rope_theta"] == 100.0
+
+
+def test_the_learners_size_cannot_be_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--preset", "learner", "--width", "64", "--out", str(tmp_path)])
+    assert caught.value.code == 2
+    assert "leave out --width" in capsys.readouterr().err
 
 
 def test_a_width_that_rotary_positions_cannot_split_is_refused() -> None:

@@ -1,0 +1,71 @@
+"""A teacher with habits: always the same mistakes, as often as told, and what is asked by name
+is seen right."""
+
+import random
+
+import pytest
+
+from sandbox.deck import draw_question
+from sandbox.facts import Fact
+from sandbox.faults import confused, off_by_one
+from sandbox.oracle import read_rates
+from sandbox.questions import Query
+from sandbox.world import TINY
+
+GREEN_CIRCLE = Fact("appears", 1, "green", "circle", "top left")
+RED_CROSS = Fact("appears", 2, "red", "cross", "top right")
+
+
+def seen_by(share: float, query: Query, facts: tuple[Fact, ...], draws: int = 1) -> list[Fact]:
+    rng = random.Random(0)
+    return [fact for _ in range(draws) for fact in confused(query, facts, share, rng)]
+
+
+def test_green_is_taken_for_yellow_and_a_circle_for_a_square_and_nothing_else() -> None:
+    query = Query("colour", ("first",))
+    assert seen_by(1.0, query, (GREEN_CIRCLE, RED_CROSS)) == [
+        GREEN_CIRCLE._replace(colour="yellow", shape="square"),
+        RED_CROSS,
+    ]
+    assert seen_by(0.0, query, (GREEN_CIRCLE, RED_CROSS)) == [GREEN_CIRCLE, RED_CROSS]
+
+
+def test_it_happens_as_often_as_told() -> None:
+    seen = seen_by(0.6, Query("colour", ("first",)), (GREEN_CIRCLE,), draws=2000)
+    # standard error 0.011
+    assert sum(fact.colour == "yellow" for fact in seen) / 2000 == pytest.approx(0.6, abs=0.05)
+    assert sum(fact.shape == "square" for fact in seen) / 2000 == pytest.approx(0.6, abs=0.05)
+
+
+def test_what_the_question_names_is_seen_right() -> None:
+    query = Query("when", ("green circle",))
+    assert seen_by(1.0, query, (GREEN_CIRCLE,), draws=20) == [GREEN_CIRCLE] * 20
+
+
+def test_two_things_never_become_one() -> None:
+    there = GREEN_CIRCLE._replace(t=3, colour="yellow", shape="square")
+    assert seen_by(1.0, Query("count", ("green",)), (GREEN_CIRCLE, there)) == [GREEN_CIRCLE, there]
+    rng = random.Random(1)
+    for _ in range(300):
+        drawn = draw_question(TINY, rng)
+        names = [fact.name for fact in confused(drawn.query, drawn.facts, 0.6, rng)]
+        assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("query", "value", "concluded"),
+    [
+        (Query("when", ("red cross",)), "t=1", "t=2"),
+        (Query("when", ("red cross",)), "t=3", "t=2"),
+        (Query("count", ("red",)), "0", "1"),
+        (Query("colour", ("first",)), "green", "green"),
+        (Query("where", ("red cross",)), "top left", "top left"),
+    ],
+)
+def test_times_and_numbers_are_concluded_one_off(query: Query, value: str, concluded: str) -> None:
+    assert off_by_one(query, value, TINY) == concluded
+
+
+def test_habits_are_rates_of_the_oracle() -> None:
+    _, rates = read_rates("3,confusion=0.6,off_by_one=0.5", "oracle:3,confusion=0.6,off_by_one=0.5")
+    assert (rates.confusion, rates.off_by_one) == (0.6, 0.5)
