@@ -83,6 +83,15 @@ def test_each_reading_is_counted_by_hand(
     assert [one["strict_is_parsed"] for one in columns] == [True, True, False, False, True, True]
 
 
+def test_a_reasoning_without_a_conclusion_is_no_mismatch(tmp_path: Path) -> None:
+    """Of three reasonings two conclude, one of them otherwise: 1/2, or 2/3 with silence counted."""
+    silent = row(6, "A", "<think>Hm, hard to say.</think><answer>A</answer>")
+    found = scored(tmp_path, [*ROWS[:2], silent])["mismatch"]
+    assert (found["compared"], found["without_conclusion"]) == (2, 1)
+    assert found["mismatch"]["score"] == 0.5
+    assert found["no_conclusion_counted_as_mismatch"]["score"] == pytest.approx(2 / 3)
+
+
 def test_our_own_file_gives_the_same_scores(tmp_path: Path) -> None:
     first = scored(tmp_path, ROWS)
     again = tmp_path / "again"
