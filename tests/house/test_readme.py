@@ -17,6 +17,12 @@ from servers.model_server import RunningServer, running_server
 pytestmark = pytest.mark.process
 
 _BASH = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Shorter waits, and short replies of a model that knows nothing and never ends one.
+_SHORT = {
+    "--batch": ["--batch-linger-seconds=0.5", "--batch-poll-seconds=0.3"],
+    "--judge local:": ["--judge-max-tokens=8", "--judge-retries=0"],
+    "judges.audit run": ["--max-tokens=8", "--retries=0"],
+}
 _OTHER = re.compile(r"^```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(
     r"-m ((?:pipeline|judges|train|sandbox)\.[\w.]+)"  # behind `python` or `accelerate launch`
@@ -70,8 +76,7 @@ def test_every_command_of_the_readme_runs(
         line = line.replace("local:meta-llama/Llama-3.1-8B-Instruct", f"local:{llama}")
         words = shlex.split(line)
         assert words[:2] == ["python", "-m"], command
-        if "--batch" in words:
-            words += ["--batch-linger-seconds=0.5", "--batch-poll-seconds=0.3"]
+        words += [more for mark, extra in _SHORT.items() if mark in line for more in extra]
         done = subprocess.run(
             [sys.executable, *words[1:]],
             cwd=folder,
