@@ -228,7 +228,8 @@ class _TrlOptions:
                 parser._actions.remove(action)
                 continue
             action.default = argparse.SUPPRESS
-            if _may_be_none(hints[action.dest]) and callable(action.type):
+            # In a list (--report-to none) the word is TRL's own.
+            if _may_be_none(hints[action.dest]) and callable(action.type) and not action.nargs:
                 action.type = _or_none(action.type)
         return parser
 
