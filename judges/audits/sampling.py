@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     TextsOf = Callable[[Sequence[JudgedRow]], dict[tuple[int, str, int], JudgedText]]
 
 BUILD_LEDGER = "cot.duckdb"
+RUN_LEDGERS = "judge-*.duckdb"
 FILE_WIDTH = 120  # of tables in files and pipes
 
 
@@ -37,8 +38,11 @@ class SampleConfig(Config):
     build: Path | None = None
     """Output folder of a finished build; its cot.duckdb is read, its config.json tells where the
     media lie."""
+    run: Path | None = None
+    """Instead of --build: output folder of an RL run (train.rl) that has ended or stands still; the
+    ledgers of all its processes are read."""
     ledger: tuple[Path, ...] = ()
-    """Instead of --build: ledger files with the same tables, for example those of an RL run."""
+    """Instead of --build: ledger files with the same tables, wherever they lie."""
     kind: Literal["sufficiency", "think-answer"] = "sufficiency"
     """What is audited: the judge of observations, or the extractor that reads which option a
     reasoning concludes (does the answer follow from the thinking?)."""
@@ -160,10 +164,10 @@ def _answers(config: SampleConfig) -> tuple[list[Path], "Population", "TextsOf"]
     from judges.audits.answer_population import read_answers
 
     path = config.predictions
-    if path is None or config.build is not None or config.ledger:
+    if path is None or config.build is not None or config.run is not None or config.ledger:
         raise UsageError(
-            "--kind think-answer draws from answers: give --predictions FILE, and neither --build "
-            "nor --ledger"
+            "--kind think-answer draws from answers: give --predictions FILE, and neither --build, "
+            "--run nor --ledger"
         )
     try:
         answers = read_answers(path)
@@ -185,11 +189,21 @@ def _answers(config: SampleConfig) -> tuple[list[Path], "Population", "TextsOf"]
 
 
 def _ledgers(config: SampleConfig) -> list[Path]:
-    if (config.build is None) == (not config.ledger):
+    given = {"--build": config.build, "--run": config.run, "--ledger": config.ledger}
+    named = [name for name, value in given.items() if value]
+    if len(named) != 1:
         raise UsageError(
-            "give either --build OUT, the folder of a finished build, or --ledger FILE; "
-            f"{'neither was' if config.build is None else 'both were'} given"
+            "give either --build OUT, the folder of a finished build, --run OUT, that of an RL "
+            "run, or --ledger FILE; "
+            f"{' and '.join(named) + ' were' if named else 'none of them was'} given"
         )
+    if config.run is not None:
+        if not (found := sorted(config.run.glob(RUN_LEDGERS))):
+            raise UsageError(
+                f"--run {config.run} holds no {RUN_LEDGERS}; give the --output-dir of a train.rl "
+                "run that had a judge"
+            )
+        return found
     if config.build is None:
         return list(config.ledger)
     if not (config.build / BUILD_LEDGER).is_file():
@@ -208,14 +222,15 @@ def _media_root(config: SampleConfig) -> Path | None:
                 "the videos' paths lie"
             )
         return config.media_root
-    saved = None if config.build is None else config.build / "config.json"
+    folder = config.build or config.run
+    saved = None if folder is None else folder / "config.json"
     if saved is None or not saved.is_file():
         return None
     try:
         options: Any = json.loads(saved.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{saved} should hold the build's options, but cannot be read ({error}); "
+            f"{saved} should hold the options of that folder, but cannot be read ({error}); "
             "give --ledger and --media-root instead"
         ) from None
     told = options.get("media_root") if isinstance(options, dict) else None

@@ -1,5 +1,6 @@
 """The judge of a training run: four backends, one ledger, nothing paid twice."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -71,13 +72,22 @@ def test_verdicts_come_from_the_ledger_after_a_restart_and_an_audit_draws_from_i
         assert ledger.verify() == []
     assert {row[:2] for row in rows} == {(draw_of(text), text) for text in texts}
 
-    assert sample(SampleConfig(audit=tmp_path / "audit", ledger=(path,))) == 0
+    (tmp_path / "config.json").write_text(json.dumps({"media_root": str(judged_world[0])}))
+    assert sample(SampleConfig(audit=tmp_path / "audit", run=tmp_path)) == 0
     with AuditStore.open(tmp_path / "audit", start_run("test", {})) as store:
         items = store.items()
+        assert store.media_root == judged_world[0].resolve()
     assert {item.observation: item.source_verdict for item in items} == {
         text: outcome.verdict.verdict for text, outcome in zip(texts, outcomes, strict=True)
     }
     assert {item.source_judge for item in items} == {ORACLE}
+
+
+def test_an_audit_of_a_run_without_a_judge_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"holds no judge-\*\.duckdb; give the --output-dir"):
+        sample(SampleConfig(audit=tmp_path / "audit", run=tmp_path))
+    with pytest.raises(UsageError, match="--build and --run were given"):
+        sample(SampleConfig(audit=tmp_path / "audit", run=tmp_path, build=tmp_path))
 
 
 def test_a_claude_and_an_openai_server_judge_alike(
