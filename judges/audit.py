@@ -1,6 +1,6 @@
 """`python -m judges.audit`: can this judge be trusted, and what does its error do to the data?
 
-    python -m judges.audit sample AUDIT --build OUT             # draw verdicts, blind
+    python -m judges.audit sample AUDIT --build OUT             # draw verdicts, blind (RL: --run)
     python -m judges.audit label AUDIT                          # people say what is right
     python -m judges.audit run AUDIT --judge claude:claude-haiku-5-5 --probes
     python -m judges.audit report AUDIT                         # AUDIT/report.html
