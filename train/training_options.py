@@ -228,8 +228,7 @@ class _TrlOptions:
                 parser._actions.remove(action)
                 continue
             action.default = argparse.SUPPRESS
-            # In a list (--report-to none) the word is TRL's own.
-            if _may_be_none(hints[action.dest]) and callable(action.type) and not action.nargs:
+            if _may_be_none(hints[action.dest]) and callable(action.type):
                 action.type = _or_none(action.type)
         return parser
 
@@ -314,7 +313,9 @@ def _raise_usage_error(message: str) -> NoReturn:
 
 
 def _may_be_none(hint: Any) -> bool:
-    return get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
+    """In what may be a list (--report-to none), the word is TRL's own."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
+    return type(None) in kinds and not any(get_origin(kind) is list for kind in kinds)
 
 
 def _or_none(read: Any) -> Any:
