@@ -114,7 +114,7 @@ def _learning(config: DemoConfig, stages: Stages) -> dict[str, Path]:
             output_dir=config.output_dir / "learning",
             seed=config.seed,
             train_questions=config.train_questions,
-            held_out_questions=_HELD_OUT_QUESTIONS,
+            held_out_questions=min(_HELD_OUT_QUESTIONS, config.train_questions),
             faulty_questions=max(100, config.train_questions * 3 // 5),
             algos=(_ALGO,),
             seeds=(config.seed,),

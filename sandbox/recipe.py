@@ -96,7 +96,7 @@ def fine_tune(
         *("--lr-scheduler-type", "cosine_with_min_lr"),
         *("--lr-scheduler-kwargs", '{"min_lr_rate": 0.05}'),
         *("--adam-beta2", "0.95", "--weight-decay", "0.01", "--max-grad-norm", "1"),
-        *("--seed", str(seed), "--report-to", "none", "--logging-steps", "10"),
+        *("--seed", str(seed), "--logging-steps", "10"),
         *("--save-steps", "250", "--save-total-limit", "1"),
         *("--held-out-max-new-tokens", str(MAX_NEW_TOKENS), "--held-out-batch-size", "50"),
     ]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 SMALL = ("--clips", "6", "--stills", "3", "--questions", "40", "--audit-size", "20")
 DATA_ONLY = "--no-learning"
@@ -46,3 +47,18 @@ def test_a_failing_stage_ends_the_demo_with_its_status(tmp_path: Path) -> None:
     assert failed.returncode == 2
     assert "rates are wrong, insufficient" in failed.stderr
     assert "[3/5]" not in failed.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_demo_goes_on_to_a_model_that_was_fine_tuned_and_reinforced(tmp_path: Path) -> None:
+    """A hundred questions and two steps teach nothing, but every stage has to hand over."""
+    done = demo(tmp_path, "--train-questions", "100", "--rl-steps", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[8/8] done in" in done.stdout
+    for named in ("| random weights |", "| fine-tuned |", "| another clip's frames |", "| start |"):
+        assert named in done.stdout
+    out = tmp_path / "learning" / "rl" / "pa-grpo+appo_seed_0"
+    assert "<html" in next((out / "pages").glob("*.html")).read_text()
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
+    assert (out / "model" / "config.json").is_file()
