@@ -1,10 +1,8 @@
 """What a configuration stands for: the frame store, the backends, their call layers."""
 
-import os
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeGuard
 
 from judges.backends.base import Backend, BackendUnavailableError, BatchBackend
@@ -14,6 +12,7 @@ from judges.backends.call_records import known_price
 from judges.backends.calls import CallLimits, Calls, CallStats
 from judges.backends.prices import Prices
 from judges.backends.registry import BackendOptions, open_backend
+from media.cache import default_cache_dir
 from media.sampling import FrameSpec
 from media.store import FrameStore
 from pipeline.options import BuildConfig
@@ -44,8 +43,7 @@ def frame_store(config: BuildConfig) -> FrameStore:
             f"--media-root {config.media_root} is not a folder; give the folder under which the "
             "question file's paths lie"
         )
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = config.frame_cache or cache_home / "p2r" / "frames"
+    cache = config.frame_cache or default_cache_dir()
     try:
         return FrameStore(
             config.media_root,

@@ -5,7 +5,6 @@ python -m judges.audit label AUDIT --export rows.csv              for people who
 python -m judges.audit label AUDIT --import rows.csv --annotator NAME
 """
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -130,14 +129,14 @@ def _serve_page(config: LabelConfig, store: AuditStore) -> int:
 
 
 def _frame_store(config: LabelConfig, media_root: Path) -> "FrameStore":
+    from media.cache import default_cache_dir
     from media.store import FrameStore
 
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     try:
         return FrameStore(
             media_root,
             spec=FrameSpec.parse(config.frames, config.max_pixels),
-            cache_dir=config.frame_cache or cache_home / "p2r" / "frames",
+            cache_dir=config.frame_cache or default_cache_dir(),
             reader=config.reader,
             timeout_seconds=config.decode_timeout_seconds,
             follow_symlinks=config.follow_symlinks,

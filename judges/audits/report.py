@@ -123,6 +123,7 @@ def _made(run: "RunInfo") -> str:
 
 def _media(config: ReportConfig, store: "AuditStore", cards: "Sequence[Card]") -> "Media":
     from judges.audits.report_page import load_media_now, no_media
+    from media.cache import default_cache_dir
     from media.store import FrameStore
 
     media_root = config.media_root or store.media_root
@@ -138,11 +139,10 @@ def _media(config: ReportConfig, store: "AuditStore", cards: "Sequence[Card]") -
     if media_root is None or not media_root.is_dir():
         told = "nobody said where it lies" if media_root is None else f"{media_root} is not there"
         return no_media(cards, f"{told}; give --media-root")
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     with FrameStore(
         media_root,
         spec=FrameSpec.parse(config.frames, config.max_pixels),
-        cache_dir=config.frame_cache or cache_home / "p2r" / "frames",
+        cache_dir=config.frame_cache or default_cache_dir(),
         reader=config.reader,
         timeout_seconds=config.decode_timeout_seconds,
         follow_symlinks=config.follow_symlinks,
