@@ -203,21 +203,18 @@ def test_prompts_of_two_calls_are_no_training_prompts() -> None:
 
 
 def test_a_budget_that_is_used_up_is_raised_and_counts_earlier_runs(
-    tmp_path: Path,
-    judged_world: World,
-    model_server: RunningServer,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, judged_world: World, model_server: RunningServer
 ) -> None:
-    monkeypatch.setenv("ANTHROPIC_BASE_URL", model_server.url)
-    monkeypatch.setenv("ANTHROPIC_API_KEY", TEST_KEY)
+    """A call may cost 0.032 dollars and costs about 0.01: 0.037 are enough for one, not for two."""
     model_server.control(replies=SAYS_YES)
-    question, spec = judged_world[1][0], "claude:claude-sonnet-5-5"
-    with judge_of(tmp_path, judged_world, spec) as judge:
+    prices = tmp_path / "prices.toml"
+    prices.write_text("[openai.judge]\ninput = 0.0\noutput = 1000.0\n")
+    question, spec = judged_world[1][0], f"openai:judge@{model_server.openai_url}"
+    options = JudgeOptions(max_tokens=32, max_cost_usd=0.037, prices=prices)
+    with judge_of(tmp_path, judged_world, spec, options) as judge:
         judge.submit(question, "At t=0 a red square appears.").result()
-        spent = judge.stats().cost_usd
-    assert spent > 0
-    options = JudgeOptions(max_cost_usd=1.5 * spent)
+        assert 0.005 < judge.stats().cost_usd < 0.032
     with judge_of(tmp_path, judged_world, spec, options) as judge:
         judge.submit(question, "At t=0 a red square appears.").result()  # from the ledger
-        with pytest.raises(BudgetExhausted, match="budget of"):
+        with pytest.raises(BudgetExhausted, match=r"budget of \$0\.0370 is used up"):
             judge.submit(question, "At t=1 a blue circle appears.").result()
