@@ -112,7 +112,7 @@ def _answers(config: EvaluateConfig, loader: "FrameLoader | None") -> "Answers":
     from train.evaluation.report import score_all
 
     if config.predictions is not None:
-        return _scored_file(config.predictions, config.template, "--predictions")
+        return _scored_file(config.predictions, "--predictions", config.template, config.limit)
     assert config.output_dir is not None
     if config.model is not None:
         from train.evaluation.model_answers import answer_by_model
@@ -145,14 +145,14 @@ def _file(path: Path, option: str) -> "PredictionsFile":
         raise UsageError(f"{option}: {error}") from None
 
 
-def _scored_file(path: Path, template: str, option: str) -> "Answers":
+def _scored_file(path: Path, option: str, template: str, limit: int | None = None) -> "Answers":
     """The answers in a file, scored."""
     from train.evaluation.report import score_all
 
     file = _file(path, option)
     try:
         return score_all(
-            file.facts, file.predictions, template=template, unreadable=file.unreadable
+            file.facts, file.predictions[:limit], template=template, unreadable=file.unreadable
         )
     except ValueError as error:
         raise UsageError(f"{option} {path}: {error}") from None
@@ -162,7 +162,7 @@ def _compared(answers: "Answers", other: Path, template: str) -> dict[str, Any]:
     from train.evaluation.comparison import compare_runs
 
     try:
-        return compare_runs(answers.scored, _scored_file(other, template, "--compare").scored)
+        return compare_runs(answers.scored, _scored_file(other, "--compare", template).scored)
     except ValueError as error:
         raise UsageError(f"--compare {other}: {error}") from None
 

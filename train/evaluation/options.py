@@ -55,7 +55,8 @@ class EvaluateConfig(Config):
     """Text-only transfer instead: a predictions.parquet whose observations --reader is given in
     the place of the video."""
     reader: str | None = None
-    """Who answers from observations: claude:MODEL, openai:MODEL@URL, local:PATH_OR_HUB_ID."""
+    """Who answers from observations: claude:MODEL, openai:MODEL@URL, or a local model, by its
+    folder or hub id."""
     output_dir: Path | None = None
     """Folder for report.json, predictions.parquet and index.html. The same command with the same
     folder resumes."""
@@ -68,7 +69,7 @@ class EvaluateConfig(Config):
     follow_symlinks: bool = False
     """Follow symbolic links that lead out of the media root (hub caches are made of them)."""
     limit: int | None = Field(None, ge=1)
-    """Use only the first N rows; a later run may raise it and goes on."""
+    """Use only the first N questions or answers; a later run may raise it and goes on."""
     template: str = ""
     """Trace template that the model is asked for and that adherence is measured against: p2r (the
     default of --model), think-answer (that of --reader) or grounding; of --predictions the one that
@@ -167,6 +168,12 @@ class EvaluateConfig(Config):
             raise ValueError(f"{given[0]} needs {', '.join(missing)} too")
         if self.extractor is not None and self.output_dir is None:
             raise ValueError("--extractor needs --output-dir too: its calls are kept there")
-        if self.shuffle_videos and self.model is None:
-            raise ValueError("--shuffle-videos needs --model: the frames are shown to it")
+        belongs = {
+            "--questions": (self.questions, "--model"),
+            "--shuffle-videos": (self.shuffle_videos or None, "--model"),
+            "--reader": (self.reader, "--observations-from"),
+        }
+        for name, (value, source) in belongs.items():
+            if value is not None and source != given[0]:
+                raise ValueError(f"{name} belongs to {source}, but {given[0]} was given")
         return self

@@ -90,7 +90,9 @@ async def _asked(
     folder: Path,
 ) -> list[Prediction]:
     assert config.reader is not None
-    async with open_calls(config.reader, config, folder) as opened:
+    # A plain folder or hub id is a model in this process.
+    spec = config.reader if ":" in config.reader else f"local:{config.reader}"
+    async with open_calls(spec, config, folder) as opened:
         sampling = _sampling(config, opened.info)
 
         async def read(one: tuple[VideoQuestion, str]) -> Prediction:
