@@ -27,6 +27,7 @@ _UNITS = {
     "mb": "MB",
     "per_minute": "per minute",
 }
+_FOLDERS = {"audit", "build", "run"}  # and whatever ends in _dir, _root or _cache
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
@@ -149,7 +150,8 @@ def _metavar(name: str, annotation: Any) -> str:
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return "{" + ",".join(str(choice.value) for choice in annotation) + "}"
     if annotation is Path:
-        return "DIR" if name.endswith(("_dir", "_root")) else "FILE"
+        is_folder = name.endswith(("_dir", "_root", "_cache")) or name in _FOLDERS
+        return "DIR" if is_folder else "FILE"
     unit = _unit(name)
     if unit and annotation in (int, float):
         return unit.upper().replace(" ", "_")
@@ -163,7 +165,10 @@ def _metavar(name: str, annotation: Any) -> str:
 def _help_text(name: str, field: FieldInfo, annotation: Any) -> str:
     """Meaning, and default with its unit; `%` doubled because argparse interpolates."""
     meaning = " ".join((field.description or "").split())
-    return f"{meaning} ({_default_text(name, field, annotation)})".replace("%", "%%")
+    has_none = not field.is_required() and field.get_default(call_default_factory=True) is None
+    if not (has_none and "default" in meaning):  # what none stands for is told there
+        meaning = f"{meaning} ({_default_text(name, field, annotation)})"
+    return meaning.replace("%", "%%")
 
 
 def _default_text(name: str, field: FieldInfo, annotation: Any) -> str:

@@ -183,6 +183,22 @@ def test_help_tells_meaning_default_and_unit(capsys: pytest.CaptureFixture[str])
     assert "--output-dir DIR, --out DIR" in text
 
 
+def test_help_tells_what_none_stands_for_instead_of_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Cached(Config):
+        frame_cache: Path | None = None
+        """Folder of frames; default ~/.cache."""
+        limit: int | None = None
+        """Rows to take."""
+
+    with pytest.raises(SystemExit):
+        parse_command(Cached, ["--help"], prog="p", description="An example.")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--frame-cache DIR Folder of frames; default ~/.cache. --limit" in text
+    assert "--limit N Rows to take. (default: none)" in text
+
+
 def test_the_printed_configuration_is_a_config_file(
     config_file: Callable[[str], str],
 ) -> None:
