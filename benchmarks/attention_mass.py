@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.turns import alternate, median_ratio, serve
+from benchmarks.turns import UNITS, alternate, median_ratio, serve
 
 FORMS = ("sdpa", "with frame attention", "eager with output_attentions")
 CELLS = 8
@@ -83,6 +83,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     """All forms, and what they come to."""
     commands = {form: [sys.executable, __file__, "--form", form, *sys.argv[1:]] for form in FORMS}
     report = alternate(commands, options.repeats)
+    del report["ends"]
     length = options.vision_tokens + options.tokens
     head_width = options.width // options.heads
     kv_width = options.kv_heads * head_width
@@ -92,7 +93,12 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "settings": vars(options),
         **report,
-        "times sdpa": {form: median_ratio(report, form, "sdpa") for form in FORMS},
+        **{
+            f"times sdpa, {unit}": {
+                form: median_ratio(report, form, "sdpa", unit) for form in FORMS
+            }
+            for unit in UNITS
+        },
         "arithmetic share of frame attention": round(extra / (linear + attention), 4),
     }
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.shapes import add_shape_options, random_group, random_model, shape_of
-from benchmarks.turns import alternate, median_ratio, serve
+from benchmarks.turns import UNITS, alternate, median_ratio, serve
 
 FORMS = ("trl", "plain", "shared")
 
@@ -78,6 +78,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     """All forms, and what they come to."""
     commands = {form: [sys.executable, __file__, "--form", form, *sys.argv[1:]] for form in FORMS}
     report = alternate(commands, options.repeats)
+    del report["ends"]
     shape = shape_of(options)
     prompt = shape.vision_tokens + shape.text_tokens
     drawn = shape.completions * shape.tokens
@@ -85,7 +86,12 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "settings": vars(options),
         **report,
-        "times faster than trl": {form: median_ratio(report, "trl", form) for form in FORMS},
+        **{
+            f"times faster than trl, {unit}": {
+                form: median_ratio(report, "trl", form, unit) for form in FORMS
+            }
+            for unit in UNITS
+        },
         "ceiling (tokens of the language model)": round(
             (shape.completions * prompt + drawn) / (prompt + drawn), 2
         ),

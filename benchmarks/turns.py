@@ -1,7 +1,7 @@
 """Forms of the same work take turns, each in a process of its own, so that peaks can be told apart.
 
 A worker prints a line when it is ready, runs once for every line it gets and prints the seconds,
-and at the end one JSON object with its peak memory.
+those on the clock and those of its processor, and at the end one JSON object with its peak memory.
 """
 
 import json
@@ -12,6 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+UNITS = ("seconds", "processor seconds")
 
 
 def peak_megabytes(device: str = "cpu") -> float:
@@ -31,19 +33,22 @@ def serve(run: Callable[[], float], device: str = "cpu") -> None:
     before, value = peak_megabytes(device), 0.0
     print("ready", flush=True)
     for _ in sys.stdin:
-        started = time.perf_counter()
+        started, processor = time.perf_counter(), time.process_time()
         value = run()
-        taken = time.perf_counter() - started
+        taken = time.perf_counter() - started, time.process_time() - processor
         if device != "cpu":
             import torch
 
             torch.cuda.empty_cache()  # all forms hold their model on the one GPU
-        print(taken, flush=True)
+        print(*taken, flush=True)
     print(json.dumps({"megabytes": peak_megabytes(device) - before, "value": value}))
 
 
 def alternate(commands: Mapping[str, Sequence[str]], repeats: int) -> dict[str, Any]:
-    """Run the forms in turn, one warm-up and `repeats` that count; seconds, spreads and peaks."""
+    """Run the forms in turn, one warm-up and `repeats` that count; seconds, spreads and peaks.
+
+    "ends" are the workers' last words, for what they say beyond that.
+    """
     workers = {}
     for form, command in commands.items():
         workers[form] = subprocess.Popen(
@@ -51,26 +56,35 @@ def alternate(commands: Mapping[str, Sequence[str]], repeats: int) -> dict[str, 
         )
         _line(workers[form])
     seconds: dict[str, list[float]] = {form: [] for form in commands}
+    processor: dict[str, list[float]] = {form: [] for form in commands}
     for turn in range(repeats + 1):
         for form, process in workers.items():
             assert process.stdin
             process.stdin.write("run\n")
             process.stdin.flush()
-            taken = float(_line(process))
+            taken, used = map(float, _line(process).split())
             if turn:
                 seconds[form].append(taken)
+                processor[form].append(used)
     ends = {form: json.loads(process.communicate()[0]) for form, process in workers.items()}
     return {
         "median seconds": {form: round(statistics.median(s), 3) for form, s in seconds.items()},
         "seconds": {form: [round(value, 3) for value in s] for form, s in seconds.items()},
+        "processor seconds": {
+            form: [round(value, 3) for value in s] for form, s in processor.items()
+        },
         "peak MB above the model": {form: round(end["megabytes"]) for form, end in ends.items()},
         "value": {form: round(end["value"], 6) for form, end in ends.items()},
+        "ends": ends,
     }
 
 
-def median_ratio(report: Mapping[str, Any], form: str, to: str) -> float:
-    """Median over turns of one form's seconds over another's in the same turn."""
-    pairs = zip(report["seconds"][form], report["seconds"][to], strict=True)
+def median_ratio(report: Mapping[str, Any], form: str, to: str, unit: str = "seconds") -> float:
+    """Median over turns of one form's seconds over another's in the same turn.
+
+    "processor seconds" tell work on a CPU apart from what else the machine is busy with.
+    """
+    pairs = zip(report[unit][form], report[unit][to], strict=True)
     return round(statistics.median(one / other for one, other in pairs), 3)
 
 

@@ -1,0 +1,361 @@
+"""A question, a model and two trainers for whole steps of reinforcement learning.
+
+The video (8 cells) and the picture have as many tokens, and their prompts as much text. Completions
+are drawn in full length by the model; as a random model writes nonsense, ours are then exchanged
+for as long ones that a judge can read, half of them right, so that every reward and every weight of
+APPO is computed. Stock TRL is given rewards that are as different.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.shapes import Shape, dtype_of, shape_of
+from benchmarks.turns import peak_megabytes
+
+FRAMES = 16
+JUDGE_RULES = [
+    {"contains": ["### Observations", "poor"], "reply": "Too little. <judgement>No</judgement>"},
+    {"contains": "### Observations", "reply": "It follows. <judgement>Yes</judgement>"},
+]
+
+
+class StepWorld:
+    """Files, questions, tokenizer and model of a shape, in a folder of its own."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path, *, kind: str) -> None:
+        import torch
+        from helpers.training_world import question, write_clip, write_still
+
+        from media.sampling import FrameSpec
+        from sandbox.tiny_model import build_processor
+        from sandbox.tiny_tokenizer import build_tokenizer
+        from schemas.traces import TEMPLATES
+        from train.frame_loader import FrameLoader
+        from train.video_inputs import VideoInputs
+
+        torch.set_num_threads(1)
+        self.options, self.shape, self.kind = options, shape_of(options), kind
+        self.folder, self.template = folder, TEMPLATES["p2r"]
+        side = 28 if options.family == "qwen2.5-vl" else 32
+        rows, columns = _rectangle(self.shape.vision_tokens // (8 if kind == "video" else 1))
+        size = (rows * side, columns * side)
+        names = [f"{n}.{'mp4' if kind == 'video' else 'png'}" for n in range(2 * options.groups)]
+        for number, name in enumerate(names):
+            if kind == "video":
+                write_clip(folder / name, num_frames=FRAMES, size=size, seed=number)
+            else:
+                write_still(folder / name, size=size, seed=number)
+        self.tokenizer = build_tokenizer()
+        pixels = size[0] * size[1]
+        self.processor = build_processor(
+            self.tokenizer, kind=options.family, min_pixels=pixels, max_pixels=pixels
+        )
+        self.loader = FrameLoader(
+            folder,
+            spec=FrameSpec(f"uniform:{FRAMES}", max_pixels=pixels),
+            cache_dir=folder / "cache",
+        )
+        self.inputs = VideoInputs(self.processor, self.loader, self.template)
+        filler = ""
+        while True:
+            self.questions = [
+                question(name, problem=f"Which colour is number {n}{filler}?", row=n)
+                for n, name in enumerate(names)
+            ]
+            ids = self.inputs.prompt(self.questions[0])["input_ids"][0]
+            missing = self.shape.vision_tokens + self.shape.text_tokens - len(ids)
+            if missing <= 0:
+                break
+            filler += " a"
+        if missing:
+            raise SystemExit(f"the prompt has {-missing} tokens more than asked; --text-tokens")
+
+    def model(self, *, needs_reference: bool = False) -> Any:
+        """Random weights of the shape; saved where TRL loads a reference model from."""
+        import torch
+
+        from sandbox.tiny_model import TinySize, build_qwen2_5_vl, build_qwen3_vl
+
+        shape: Shape = self.shape
+        size = TinySize(
+            width=shape.width,
+            layers=shape.layers,
+            heads=shape.heads,
+            key_value_heads=shape.kv_heads,
+            mlp_width=shape.mlp_width,
+            vision_width=shape.vision_width,
+            vision_layers=shape.vision_layers,
+            vision_heads=shape.vision_heads,
+            vision_mlp_width=shape.vision_mlp_width,
+            weight_std=0.02,
+        )
+        build = build_qwen2_5_vl if self.options.family == "qwen2.5-vl" else build_qwen3_vl
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(dtype_of(self.options))
+        try:
+            with torch.device(self.options.device):
+                model = build(self.tokenizer, size)
+                model.resize_token_embeddings(max(shape.vocabulary, len(self.tokenizer)))
+        finally:
+            torch.set_default_dtype(default)
+        model.set_attn_implementation("sdpa")
+        if needs_reference:
+            model.save_pretrained(self.folder / "model")
+            model.config._name_or_path = str(self.folder / "model")
+        return model.to(self.options.device)
+
+    def completion(self, number: int) -> Any:
+        """A readable completion of exactly so many tokens; even ones are right."""
+        import torch
+
+        answer = "AB"[number % 2]
+        end = self.tokenizer.eos_token_id
+        words = [("red", "blue", "poor")[number % 3], *["moves"] * number]
+        while True:
+            text = (
+                f"<observation>{' '.join(words)}</observation> <think>so it is</think>"
+                f"<answer>{answer}</answer>"
+            )
+            ids = [*self.tokenizer(text)["input_ids"], end]
+            if len(ids) >= self.shape.tokens:
+                break
+            words.append("a")
+        assert len(ids) == self.shape.tokens, f"{len(ids)} tokens, {self.shape.tokens} wanted"
+        return torch.tensor(ids)
+
+    def draw(
+        self, model: Any, prompts: Sequence[Mapping[str, Any]], *, group_size: int, **given: Any
+    ) -> list[list[Any]]:
+        """A rollout source: full-length completions are drawn, and readable ones handed out."""
+        from train.rollouts import sample_completions
+
+        drawn = sample_completions(model, prompts, group_size=group_size, **given | {"end_ids": ()})
+        assert all(len(row) == self.shape.tokens for group in drawn for row in group)
+        return [[self.completion(number) for number in range(group_size)] for _ in prompts]
+
+    def settings(self, algo: str, **more: Any) -> Any:
+        """TRL's settings for an algorithm: a group per micro-batch."""
+        from train.algorithms import parse_algo
+        from train.trl_library import GRPOConfig
+
+        spec, on_gpu = parse_algo(algo), self.options.device != "cpu"
+        values = {
+            "output_dir": str(self.folder / "out"),
+            "loss_type": spec.loss_type,
+            "beta": spec.beta if self.options.beta is None else self.options.beta,
+            "epsilon": spec.epsilon,
+            "epsilon_high": spec.epsilon_high,
+            "scale_rewards": "group" if spec.scale else "none",
+            "num_generations": self.shape.completions,
+            "per_device_train_batch_size": self.shape.completions,
+            "gradient_accumulation_steps": self.options.groups,
+            "max_completion_length": self.shape.tokens,
+            "max_steps": 10_000,
+            "learning_rate": 1e-6,
+            "save_strategy": "no",
+            "report_to": "none",
+            "bf16": on_gpu,
+            "use_cpu": not on_gpu,
+            "gradient_checkpointing": self.options.gradient_checkpointing,
+            "disable_tqdm": True,
+            "logging_strategy": "no",
+        }
+        return GRPOConfig(**values | more)
+
+    def ours(
+        self, algo: str, rewarder: Any, phases: "Phases", *, share_prompts: bool = True
+    ) -> Any:
+        """Our trainer with an algorithm."""
+        from train.algorithms import parse_algo
+        from train.appo import AppoConfig
+        from train.group_updates import UpdateRule
+        from train.question_rows import QuestionRows
+        from train.trainer import VideoGRPOTrainer
+
+        spec = parse_algo(algo)
+        appo = AppoConfig(tokens_per_frame=self.options.tokens_per_frame)
+        settings = self.settings(algo)
+        trainer = VideoGRPOTrainer(
+            self.model(needs_reference=settings.beta > 0),
+            settings,
+            QuestionRows(self.questions, self.inputs.prompt),
+            processor=self.processor,
+            template=self.template,
+            rule=UpdateRule(spec, scale=spec.scale, appo=appo if spec.uses_appo else None),
+            rewarder=rewarder,
+            rollout_source=self.draw,
+            share_prompts=share_prompts,
+            callbacks=[phases.callback()],
+        )
+        phases.time(trainer._rows, "take", "prompts")
+        phases.time(trainer, "draw", "rollouts")
+        phases.time(trainer, "_add_old_and_reference_logprobs", "reference pass")
+        phases.time(trainer, "_score", "policy forward")
+        phases.time(trainer, "_scored", "rewards and weights")
+        phases.time(trainer.accelerator, "backward", "backward")
+        return trainer
+
+    def stock(self, phases: "Phases") -> Any:
+        """TRL's own trainer with DAPO, on pictures: it cannot see videos."""
+        from PIL import Image
+        from trl import GRPOTrainer
+
+        from train.trl_library import Dataset
+
+        config = None
+        rows = [
+            {
+                "prompt": [
+                    {
+                        "role": "user",
+                        "content": self.inputs.messages(each)[0]["content"][-1]["text"],
+                    }
+                ],
+                "image": Image.fromarray(self.loader.load(each.media[0]).pixels[0]),
+            }
+            for each in self.questions
+        ]
+
+        def reward(completions: Sequence[Any], **_: Any) -> list[float]:
+            return [float(place % 2) for place, _ in enumerate(completions)]
+
+        model = self.model()
+        config = model.config
+        trainer = GRPOTrainer(
+            model,
+            reward_funcs=reward,
+            args=self.settings(
+                "dapo",
+                generation_kwargs={
+                    "min_new_tokens": self.shape.tokens,
+                    "suppress_tokens": [config.image_token_id, config.video_token_id],
+                },
+            ),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=self.processor,
+            callbacks=[phases.callback()],
+        )
+        phases.time(trainer, "_tokenize_prompts", "prompts")
+        phases.time(trainer, "_generate_single_turn", "rollouts")
+        phases.time(trainer, "_get_per_token_logps_and_entropies", "policy forward")
+        phases.time(trainer, "_calculate_rewards", "rewards and weights")
+        phases.time(trainer.accelerator, "backward", "backward")
+        return trainer
+
+
+class Phases:
+    """Takes turns with other workers, a whole optimizer step each; says where the time went."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        # What the trainers print is not for whom the steps are told to.
+        self._told, sys.stdout = sys.stdout, sys.stderr
+        self._is_timing = False
+        self.seconds: dict[str, float] = {}
+        self.steps: list[dict[str, float]] = []
+
+    def time(self, owner: Any, name: str, phase: str) -> None:
+        """Count the seconds of a method, with all that it calls."""
+        method = getattr(owner, name)
+
+        def timed(*given: Any, **named: Any) -> Any:
+            if self._is_timing:
+                return method(*given, **named)
+            self._is_timing, began = True, time.perf_counter()
+            result = method(*given, **named)
+            self._settle()
+            self._is_timing = False
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
+            return result
+
+        setattr(owner, name, timed)
+
+    def callback(self) -> Any:
+        """What makes the trainer wait for its turn, before each step."""
+        from train.trl_library import TrainerCallback
+
+        phases = self
+
+        class Turns(TrainerCallback):  # type: ignore[misc]
+            def on_step_begin(self, *_: Any, **__: Any) -> None:
+                if not phases.steps:
+                    phases.before = peak_megabytes(phases.device)
+                    phases.tell("ready")
+                    sys.stdin.readline()
+                phases.seconds = {}
+                phases.began = time.perf_counter(), time.process_time()
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                phases._settle()
+                wall, processor = time.perf_counter(), time.process_time()
+                taken = wall - phases.began[0]
+                rest = taken - sum(phases.seconds.values())
+                phases.steps.append({**phases.seconds, "optimizer and the rest": rest})
+                phases.tell(taken, processor - phases.began[1])
+                control.should_training_stop = not sys.stdin.readline()
+
+        return Turns()
+
+    before: float
+    began: tuple[float, float]
+
+    def end(self) -> None:
+        """The last line: peak memory, and the phases of the steps that counted."""
+        names = {name for step in self.steps for name in step}
+        counted = self.steps[1:] or self.steps
+        means = {
+            name: sum(step.get(name, 0.0) for step in counted) / len(counted) for name in names
+        }
+        peak = peak_megabytes(self.device) - self.before
+        phases = {name: [step.get(name, 0.0) for step in counted] for name in names}
+        self.tell(json.dumps({"megabytes": peak, "value": 0.0, "phases": phases, "means": means}))
+
+    def tell(self, *what: Any) -> None:
+        """A line to whoever started this worker."""
+        print(*what, file=self._told, flush=True)
+
+    def _settle(self) -> None:
+        if self.device != "cpu":
+            import torch
+
+            torch.cuda.synchronize()
+
+
+@contextlib.contextmanager
+def judged(world: StepWorld, *, latency_seconds: float = 0.0) -> Iterator[Any]:
+    """Rewards of a step with a judge behind HTTP that answers after so many seconds."""
+    from servers.model_server import running_server
+
+    from train.judge_calls import JudgeCalls
+    from train.reward_groups import GroupRewarder
+    from train.rewards import RewardConfig
+
+    with running_server(latency_ms=1000 * latency_seconds) as server:
+        server.control(replies=JUDGE_RULES)
+        with JudgeCalls(
+            f"openai:judge@{server.openai_url}",
+            ledger_path=world.folder / "judge-0.duckdb",
+            media_root=world.folder,
+        ) as judge:
+            # Every step asks about the same observations: what is known already is asked again.
+            uncached = partial(_submit_uncached, judge, judge.submit)
+            judge.submit = uncached  # type: ignore[method-assign]
+            yield GroupRewarder(world.template, RewardConfig(), judge)
+
+
+def _submit_uncached(judge: Any, submit: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    judge.number_of_calls = getattr(judge, "number_of_calls", 0) + 1
+    return submit(*given, **named | {"first_draw": judge.number_of_calls})
+
+
+def _rectangle(area: int) -> tuple[int, int]:
+    """Two whole sides, as equal as can be."""
+    side = next(side for side in range(int(area**0.5), 0, -1) if area % side == 0)
+    return side, area // side
