@@ -1,6 +1,7 @@
 """Answers that exist are scored from their raw text alone."""
 
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,17 @@ def test_each_reading_is_counted_by_hand(
     columns = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     assert [one["tolerant_answer"] for one in columns] == ["A", "C", "C", None, "8", "2 to 6"]
     assert [one["strict_is_parsed"] for one in columns] == [True, True, False, False, True, True]
+
+
+def test_every_column_is_documented(repository: Path, tmp_path: Path) -> None:
+    """`docs/evaluation.md` names the columns; "(and `tolerant_...`)" stands for those of strict."""
+    scored(tmp_path, ROWS[:2])
+    text = (repository / "docs" / "evaluation.md").read_text("utf-8")
+    table = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    named = {name for cell in table for name in re.findall(r"\w+", cell)} - {"and"}
+    named |= {name.replace("strict", "tolerant") for name in named if name.startswith("strict")}
+    columns = pq.read_schema(tmp_path / "out" / "predictions.parquet").names
+    assert set(columns) == named - {"tolerant_"}
 
 
 def test_a_reasoning_without_a_conclusion_is_no_mismatch(tmp_path: Path) -> None:
