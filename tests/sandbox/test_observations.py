@@ -127,5 +127,6 @@ def test_selections_are_compared_with_the_crucial_cells_and_with_chance() -> Non
     assert (soft["recall_by_chance"], soft["precision_by_chance"]) == (0.25, 0.25)
     everyone = compared(groups, "all", 1, score_tokens=2)
     assert (everyone["recall"], everyone["precision"]) == (1.0, 0.5)
+    assert (everyone["recall_by_chance"], everyone["precision_by_chance"]) == (0.5, 0.25)
     nobody = [Looked(attention, torch.zeros(3), frozenset({2}))]
     assert compared(nobody, "soft", 1, score_tokens=2)["recall"] is None
