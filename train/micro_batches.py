@@ -1,7 +1,7 @@
 """Pieces of a generation: whole groups that are forwarded together, and who makes their parts."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from schemas.questions import VideoQuestion
-from train.media_features import MediaFeatures
+from train.media_features import MediaFeatures, encode_media
 from train.reward_groups import JudgeUse, PendingRewards
 from train.rollout_groups import RolloutGroup, ScoredGroup
 from train.rollouts import Sampling
@@ -69,13 +69,35 @@ class MicroBatch:
     features: Sequence[MediaFeatures | None]
     numbers: slice
     """Which of the generation's groups these are."""
-    tensors: dict[str, Tensor] = field(default_factory=dict)
+    tensors: dict[str, Tensor]
     """What TRL's loss reads."""
     scored: list[ScoredGroup] | None = None
     """None until the first policy pass; a second one (`num_iterations`) keeps these numbers."""
 
 
-def loss_tensors(
+def micro_batches(
+    groups: Sequence[RolloutGroup],
+    features: Sequence[MediaFeatures | None],
+    *,
+    count: int,
+    mask_truncated: bool,
+    device: torch.device,
+) -> list[MicroBatch]:
+    """A generation in so many parts of equally many groups, in order."""
+    size = len(groups) // count
+    slices = [slice(first, first + size) for first in range(0, len(groups), size)]
+    return [
+        MicroBatch(
+            groups[part],
+            features[part],
+            part,
+            _loss_tensors(groups[part], mask_truncated=mask_truncated, device=device),
+        )
+        for part in slices
+    ]
+
+
+def _loss_tensors(
     groups: Sequence[RolloutGroup], *, mask_truncated: bool, device: torch.device
 ) -> dict[str, Tensor]:
     """What TRL's loss reads of completions: ids and mask [B, T], and prompts of no width.
@@ -95,6 +117,16 @@ def loss_tensors(
         "completion_ids": ids,
         "completion_mask": mask,
     }
+
+
+def features_if_frozen(
+    model: Any, prompts: Sequence[Mapping[str, Tensor]]
+) -> list[MediaFeatures | None]:
+    """What the tower of `model` (unwrapped) says of each prompt, for all passes of a step; None
+    where it trains."""
+    if any(parameter.requires_grad for parameter in model.model.visual.parameters()):
+        return [None] * len(prompts)
+    return [encode_media(model, prompt) for prompt in prompts]
 
 
 def draw_seed(seed: int, step: int, question: VideoQuestion) -> int:

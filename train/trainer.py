@@ -12,6 +12,7 @@ advantage per rollout. What is overridden, and why:
                                           place: TRL reads them after this call
     _save_checkpoint                      only where a resumed run would go on in the same way
     _load_from_checkpoint                 weights under the names that they were saved with
+    _send_telemetry                       nothing is sent
 
 The loss, its options and everything around it are TRL's.
 """
@@ -29,7 +30,7 @@ from schemas.traces import TraceTemplate
 from train.frame_attention import DEFAULT_LAYERS
 from train.group_updates import UpdateRule
 from train.grouped_forward import GroupScores, PromptGroup, score_groups, unwrapped
-from train.media_features import MediaFeatures, encode_media
+from train.media_features import MediaFeatures
 from train.micro_batches import (
     MicroBatch,
     Observer,
@@ -37,7 +38,8 @@ from train.micro_batches import (
     RolloutSource,
     StepReport,
     draw_seed,
-    loss_tensors,
+    features_if_frozen,
+    micro_batches,
     no_reward_function,
     on_cpu,
     padded_groups,
@@ -133,7 +135,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         ]
         began = time.monotonic()
         with torch.no_grad(), self.accelerator.autocast():
-            features = self._features(prompts)
+            features = features_if_frozen(unwrapped(self.model), prompts)
             completions = self.draw(
                 prompts,
                 features,
@@ -147,15 +149,13 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             for question, prompt, drawn in zip(questions, prompts, completions, strict=True)
         ]
         self._pending = self._rewarder.start(groups)
-        per_batch = len(groups) // self.args.steps_per_generation
-        slices = [slice(first, first + per_batch) for first in range(0, len(groups), per_batch)]
-        batches = [MicroBatch(groups[part], features[part], part) for part in slices]
-        for batch in batches:
-            batch.tensors = loss_tensors(
-                batch.groups,
-                mask_truncated=self.mask_truncated_completions,
-                device=device,
-            )
+        batches = micro_batches(
+            groups,
+            features,
+            count=self.args.steps_per_generation,
+            mask_truncated=self.mask_truncated_completions,
+            device=device,
+        )
         num_tokens = sum(batch.tensors["completion_mask"].sum() for batch in batches)
         total = self.accelerator.gather(num_tokens).sum()
         for batch in batches:
@@ -246,6 +246,9 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         else:
             load_weights(model or self.model, Path(resume_from_checkpoint))
 
+    def _send_telemetry(self) -> None:
+        """Nothing is sent anywhere."""
+
     def load_checkpoint(self, checkpoint: Path) -> None:
         """Take its weights, without training on."""
         self._load_from_checkpoint(str(checkpoint))
@@ -267,13 +270,6 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     @property
     def _ends(self) -> list[int]:
         return list(self.eos_token_ids)
-
-    def _features(self, prompts: Sequence[Mapping[str, Tensor]]) -> list[MediaFeatures | None]:
-        """What a frozen tower says of each prompt, once for all passes; None where it trains."""
-        bare = unwrapped(self.model)
-        if any(parameter.requires_grad for parameter in bare.model.visual.parameters()):
-            return [None] * len(prompts)
-        return [encode_media(bare, prompt) for prompt in prompts]
 
     @torch.no_grad()
     def _add_old_and_reference_logprobs(self, batches: Sequence[MicroBatch]) -> None:

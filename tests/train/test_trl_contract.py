@@ -23,6 +23,7 @@ OVERRIDDEN = {
     "_generate_and_score_completions": ["self", "inputs"],
     "_save_checkpoint": ["self", "model", "trial"],
     "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
+    "_send_telemetry": ["self"],
     "_get_per_token_logps_and_entropies": [
         "self",
         "model",
