@@ -204,6 +204,7 @@ def _arguments(config: RlConfig, settings: Settings) -> GRPOConfig:
     given = dict(settings.trl)
     on_gpu = torch.cuda.is_available() and not given.get("use_cpu", False)
     given.setdefault("bf16", on_gpu and not given.get("fp16", False))
+    given.setdefault("gradient_checkpointing", on_gpu)  # memory is what it saves
     try:
         arguments = GRPOConfig(output_dir=str(config.output_dir), **given)
     except (ValueError, TypeError) as error:
