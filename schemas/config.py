@@ -22,6 +22,7 @@ from typing import Any, NoReturn, TextIO, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from schemas.extras import missing_extra
 from schemas.ledger_errors import LedgerWriteError
 from schemas.option_parser import OptionError, option_name, option_parser
 from schemas.redaction import redact
@@ -138,6 +139,11 @@ def run_command(
     except LedgerWriteError as error:
         print(f"{prog}: stopped: {redact(str(error))}", file=sys.stderr)
         status = EXIT_STOPPED
+    except ModuleNotFoundError as error:
+        sentence = missing_extra(error)
+        if sentence is None:
+            raise
+        exit_with_usage_error(prog, UsageError(f"this command {sentence}"))
     except BrokenPipeError:
         if has_reader():
             raise  # another pipe than the one that the user reads
@@ -237,15 +243,6 @@ def refuse_changed_options(
             f"{saved_path.parent} was begun with other options: {'; '.join(differences)}; "
             "give the old values to resume, or another --output-dir to begin anew"
         )
-
-
-def undocumented_fields(config_class: type[Config]) -> list[str]:
-    """Fields without help text: none, in a finished command."""
-    return [
-        name
-        for name, field in config_class.model_fields.items()
-        if not (field.description or "").strip()
-    ]
 
 
 def _json_default(value: Any) -> Any:

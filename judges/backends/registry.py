@@ -9,17 +9,11 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from judges.backends.base import Backend, BackendUnavailableError
+from schemas.extras import missing_extra
 
 GROUP = "p2r.backends"
 
 _FREE_PROVIDERS = frozenset({"local", "oracle"})
-_EXTRA_OF_PACKAGE = {
-    "anthropic": "claude",
-    "openai": "openai",
-    "torch": "local",
-    "torchvision": "local",
-    "transformers": "local",
-}
 
 
 @dataclass(frozen=True)
@@ -59,14 +53,10 @@ def _load(entry: EntryPoint, spec: str):  # type: ignore[no-untyped-def]  # a pl
     try:
         return entry.load()
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _EXTRA_OF_PACKAGE:
+        sentence = missing_extra(error)
+        if sentence is None:
             raise
-        extra = _EXTRA_OF_PACKAGE[package]
-        raise BackendUnavailableError(
-            f"{spec} needs the package {package}, which is not installed:"
-            f' pip install "p2r[{extra}]"'
-        ) from None
+        raise BackendUnavailableError(f"{spec} {sentence}") from None
 
 
 def takes_no_money(spec: str) -> bool:

@@ -2,8 +2,10 @@
 
 import importlib
 import io
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,8 +22,8 @@ from schemas.config import (
     print_config,
     read_config,
     run_command,
-    undocumented_fields,
 )
+from schemas.extras import EXTRA_OF_PACKAGE
 
 
 @pytest.fixture
@@ -235,6 +237,14 @@ def test_run_command_turns_exceptions_into_statuses(capsys: pytest.CaptureFixtur
         run_command("p2r.example", raising(ZeroDivisionError()))
 
 
+def undocumented_fields(config_class: type[Config]) -> list[str]:
+    return [
+        name
+        for name, field in config_class.model_fields.items()
+        if not (field.description or "").strip()
+    ]
+
+
 def test_a_field_without_help_is_found() -> None:
     class Silent(Config):
         """No help under the second field."""
@@ -296,3 +306,31 @@ def test_another_broken_pipe_is_a_fault_of_ours() -> None:
 
     with pytest.raises(BrokenPipeError):
         run_command("p", main)
+
+
+@pytest.mark.parametrize(("package", "extra"), [("scipy.stats", "audit"), ("trl", "train")])
+def test_a_package_of_an_extra_that_is_not_installed_is_named_with_the_extra(
+    package: str, extra: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> int:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    with pytest.raises(SystemExit) as caught:
+        run_command("p", main)
+    assert caught.value.code == EXIT_USAGE
+    assert f'pip install "p2r[{extra}]"' in capsys.readouterr().err
+
+
+def test_a_module_of_ours_that_is_missing_is_a_fault_of_ours() -> None:
+    def main() -> int:
+        raise ModuleNotFoundError("No module named 'judges.gone'", name="judges.gone")
+
+    with pytest.raises(ModuleNotFoundError):
+        run_command("p", main)
+
+
+def test_each_extra_that_is_named_brings_its_package(repository: Path) -> None:
+    text = (repository / "pyproject.toml").read_text("utf-8")
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    for package, extra in EXTRA_OF_PACKAGE.items():
+        assert any(re.match(rf"{package}\b", wanted) for wanted in extras[extra]), package
