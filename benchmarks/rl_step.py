@@ -99,7 +99,6 @@ def _learner_ratio(one: dict[str, list[float]], other: dict[str, list[float]]) -
 def add_step_options(parser: argparse.ArgumentParser) -> None:
     """What both benchmarks of a step take."""
     add_shape_options(parser)
-    parser.set_defaults(text_tokens=160)  # what the instruction has with the small tokenizer
     parser.add_argument("--groups", type=int, default=1, help="groups of a step")
     parser.add_argument("--beta", type=float, help="weight of the KL term of all forms")
     parser.add_argument("--tokens-per-frame", type=int, default=128, help="APPO's K3")

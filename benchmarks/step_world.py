@@ -63,19 +63,43 @@ class StepWorld:
             cache_dir=folder / "cache",
         )
         self.inputs = VideoInputs(self.processor, self.loader, self.template)
-        filler = ""
+        self.questions = [
+            question(name, problem=f"Which colour is number {n}?", row=n)
+            for n, name in enumerate(names)
+        ]
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of every prompt."""
+        return self.shape.vision_tokens + self.shape.text_tokens
+
+    def prompt(self, question: Any) -> dict[str, Any]:
+        """A question's prompt; of its text the middle is left out, to have as much as is asked."""
+        import torch
+
+        prompt = self.inputs.prompt(question)
+        length = prompt["input_ids"].shape[1]
+        last = int(prompt["mm_token_type_ids"][0].nonzero()[-1]) + 2
+        behind = self.prompt_tokens - last
+        columns = torch.cat([torch.arange(last), torch.arange(length - behind, length)])
+        return {
+            name: value[..., columns] if value.shape[-1:] == (length,) else value
+            for name, value in prompt.items()
+        }
+
+    def short_text(self, picture: Any) -> str:
+        """What to ask about a picture so that the prompt has as many tokens."""
+        text = "Which colour is it?"
         while True:
-            self.questions = [
-                question(name, problem=f"Which colour is number {n}{filler}?", row=n)
-                for n, name in enumerate(names)
-            ]
-            ids = self.inputs.prompt(self.questions[0])["input_ids"][0]
-            missing = self.shape.vision_tokens + self.shape.text_tokens - len(ids)
-            if missing <= 0:
-                break
-            filler += " a"
-        if missing:
-            raise SystemExit(f"the prompt has {-missing} tokens more than asked; --text-tokens")
+            parts = [{"type": "image"}, {"type": "text", "text": text}]
+            chat = self.processor.apply_chat_template(
+                [{"role": "user", "content": parts}], add_generation_prompt=True
+            )
+            ids = self.processor(text=[chat], images=[picture])["input_ids"][0]
+            if len(ids) >= self.prompt_tokens:
+                assert len(ids) == self.prompt_tokens, f"{len(ids)} tokens in the shortest prompt"
+                return text
+            text += " a"
 
     def model(self, *, needs_reference: bool = False) -> Any:
         """Random weights of the shape; saved where TRL loads a reference model from."""
@@ -185,12 +209,13 @@ class StepWorld:
         trainer = VideoGRPOTrainer(
             self.model(needs_reference=settings.beta > 0),
             settings,
-            QuestionRows(self.questions, self.inputs.prompt),
+            QuestionRows(self.questions, self.prompt),
             processor=self.processor,
             template=self.template,
             rule=UpdateRule(spec, scale=spec.scale, appo=appo if spec.uses_appo else None),
             rewarder=rewarder,
             rollout_source=self.draw,
+            observe=phases.observe,
             share_prompts=share_prompts,
             callbacks=[phases.callback()],
         )
@@ -209,18 +234,13 @@ class StepWorld:
 
         from train.trl_library import Dataset
 
-        config = None
+        pictures = [
+            Image.fromarray(self.loader.load(each.media[0]).pixels[0]) for each in self.questions
+        ]
+        text = self.short_text(pictures[0])
         rows = [
-            {
-                "prompt": [
-                    {
-                        "role": "user",
-                        "content": self.inputs.messages(each)[0]["content"][-1]["text"],
-                    }
-                ],
-                "image": Image.fromarray(self.loader.load(each.media[0]).pixels[0]),
-            }
-            for each in self.questions
+            {"prompt": [{"role": "user", "content": text}], "image": picture}
+            for picture in pictures
         ]
 
         def reward(completions: Sequence[Any], **_: Any) -> list[float]:
@@ -242,12 +262,24 @@ class StepWorld:
             processing_class=self.processor,
             callbacks=[phases.callback()],
         )
+        self._expect_length(trainer)
         phases.time(trainer, "_tokenize_prompts", "prompts")
         phases.time(trainer, "_generate_single_turn", "rollouts")
         phases.time(trainer, "_get_per_token_logps_and_entropies", "policy forward")
         phases.time(trainer, "_calculate_rewards", "rewards and weights")
         phases.time(trainer.accelerator, "backward", "backward")
         return trainer
+
+    def _expect_length(self, trainer: Any) -> None:
+        """Stop where a prompt of TRL's own making has another number of tokens."""
+        tokenize = trainer._tokenize_prompts
+
+        def checked(prompts: Any) -> Any:
+            result = tokenize(prompts)
+            assert {len(ids) for ids in result[0]} == {self.prompt_tokens}
+            return result
+
+        trainer._tokenize_prompts = checked
 
 
 class Phases:
@@ -260,6 +292,7 @@ class Phases:
         self._is_timing = False
         self.seconds: dict[str, float] = {}
         self.steps: list[dict[str, float]] = []
+        self.waited: list[float] = []
 
     def time(self, owner: Any, name: str, phase: str) -> None:
         """Count the seconds of a method, with all that it calls."""
@@ -276,6 +309,11 @@ class Phases:
             return result
 
         setattr(owner, name, timed)
+
+    def observe(self, report: Any) -> dict[str, float]:
+        """How long the step stood still for its judge."""
+        self.waited.append(report.judge.seconds_waited)
+        return {}
 
     def callback(self) -> Any:
         """What makes the trainer wait for its turn, before each step."""
@@ -315,7 +353,8 @@ class Phases:
         }
         peak = peak_megabytes(self.device) - self.before
         phases = {name: [step.get(name, 0.0) for step in counted] for name in names}
-        self.tell(json.dumps({"megabytes": peak, "value": 0.0, "phases": phases, "means": means}))
+        end = {"megabytes": peak, "value": 0.0, "phases": phases, "means": means}
+        self.tell(json.dumps({**end, "waited": self.waited[1:]}))
 
     def tell(self, *what: Any) -> None:
         """A line to whoever started this worker."""
