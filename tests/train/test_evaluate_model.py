@@ -98,6 +98,18 @@ def test_shuffled_videos_are_what_the_model_says_about_the_other_clip(tmp_path: 
     assert outputs_of(tmp_path / "exchanged") == outputs_of(control)
 
 
+def test_a_raised_limit_shows_nobody_another_clip(tmp_path: Path) -> None:
+    questions = write_world(tmp_path / "world")
+    options = arguments(FAMILIES[0], questions, tmp_path / "out", "--shuffle-videos")
+    assert evaluate(*options, "--limit", "2") == EXIT_OK
+    first = {row["problem_id"]: row["shown"] for row in answers_of(tmp_path / "out")}
+    assert evaluate(*options, "--limit", "5") == EXIT_OK
+    later = {row["problem_id"]: row["shown"] for row in answers_of(tmp_path / "out")}
+    assert len(first) == 2
+    assert {name: later[name] for name in first} == first
+    assert later["q0"] == later["q4"]
+
+
 def test_one_clip_cannot_be_shuffled(tmp_path: Path) -> None:
     write_world(tmp_path / "world")
     rows = read_rows(tmp_path / "world" / "questions.jsonl")

@@ -69,6 +69,9 @@ def test_each_reading_is_counted_by_hand(
     accuracy = parts["regression"]["mean_relative_accuracy"]["tolerant"]["score"]
     assert accuracy == pytest.approx(0.6)
     assert report["slices"]["data source"]["cars"]["strict"]["n"] == 3
+    # VSI-Bench's own score: numbers 0.6, choices (1 + 0 + 1 + 0) / 4.
+    assert report["overall"]["mean_of_numbers_and_choices"]["tolerant"] == pytest.approx(0.55)
+    assert "level" not in report["slices"]
     # Choices: A, B, C, A, so "A" is right twice in 4; the constants of one question are its gold.
     assert report["overall"]["best_constant"]["score"] == pytest.approx((2 + 1 + 1) / 6)
     assert parts["multiple choice"]["best_constant"]["answers"] == {"multiple choice": "A"}
@@ -82,6 +85,12 @@ def test_each_reading_is_counted_by_hand(
     columns = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     assert [one["tolerant_answer"] for one in columns] == ["A", "C", "C", None, "8", "2 to 6"]
     assert [one["strict_is_parsed"] for one in columns] == [True, True, False, False, True, True]
+
+
+def test_levels_of_a_source_are_slices(tmp_path: Path) -> None:
+    leveled = [row(0, "A", "<answer>A</answer>", level="L1"), row(1, "A", "B", level="L3"), ROWS[2]]
+    levels = scored(tmp_path, leveled)["slices"]["level"]
+    assert {name: part["tolerant"]["score"] for name, part in levels.items()} == {"L1": 1, "L3": 0}
 
 
 def test_every_column_is_documented(repository: Path, tmp_path: Path) -> None:

@@ -24,10 +24,15 @@ SPECIMEN = VideoQuestion(
 
 @dataclass(frozen=True)
 class Asked:
-    """The questions in file order, and the rows that are none, each with its reason."""
+    """The questions in file order, and the rows that are none, each with its reason.
+
+    `pool` also holds the questions beyond --limit: where the clips of --shuffle-videos come from,
+    so that a raised limit shows nobody another clip.
+    """
 
     questions: tuple[VideoQuestion, ...]
     unreadable: tuple[str, ...]
+    pool: tuple[VideoQuestion, ...] = ()
 
 
 def read_asked(config: EvaluateConfig) -> Asked:
@@ -38,6 +43,7 @@ def read_asked(config: EvaluateConfig) -> Asked:
             config.questions, format=config.format, strip_prefix=config.strip_prefix
         )
         read = list(islice(rows, config.limit))
+        beyond = list(rows) if config.shuffle_videos else []
     except ValueError as error:
         raise UsageError(f"--questions: {error}") from None
     questions = tuple(row for row in read if isinstance(row, VideoQuestion))
@@ -47,7 +53,8 @@ def read_asked(config: EvaluateConfig) -> Asked:
             f"--questions {config.questions} has no question that --format {config.format} can "
             f"read; the first row: {unreadable[0] if unreadable else 'there is none'}"
         )
-    return Asked(questions, unreadable)
+    others = tuple(row for row in beyond if isinstance(row, VideoQuestion))
+    return Asked(questions, unreadable, (*questions, *others))
 
 
 def shuffled_media(questions: Sequence[VideoQuestion], seed: int) -> dict[Media, Media]:

@@ -69,7 +69,7 @@ def answer_by_model(config: EvaluateConfig, loader: FrameLoader, folder: Path) -
     asked = read_asked(config)
     name = config.template or "p2r"
     facts, made_with = _facts(config, name)
-    shown = shuffled_media(asked.questions, config.seed) if config.shuffle_videos else {}
+    shown = shuffled_media(asked.pool, config.seed) if config.shuffle_videos else {}
     left_out = list(asked.unreadable)
     questions = asked.questions
     if config.shuffle_videos:

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 Part = Mapping[str, Any]
-_WIDTH = 170
+_WIDTH = 200
+_SHORT = {"problem type": "type", "data source": "source"}
 _SHOWN_ROWS = 10
 _MIN_CONSTANT = 20  # of fewer questions the best constant answer is chosen by their noise
 _MAX_PARTS = 50  # of a kind of slice: a source per row says nothing about sources
@@ -26,7 +27,9 @@ def report_text(report: Mapping[str, Any]) -> str:
     columns, rows = score_table(report)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        table.add_column(name, justify="left" if name == "part" else "right")
+        table.add_column(
+            name, justify="left" if name == "part" else "right", no_wrap=name == "part"
+        )
     for row in rows:
         table.add_row(*row)
     return "\n".join([report["conditions"]["sentence"], _rendered(table), *notes(report)])
@@ -87,7 +90,7 @@ def parts_of(report: Mapping[str, Any]) -> Iterator[tuple[str, Part]]:
     for kind, named in report["slices"].items():
         if len(named) <= _MAX_PARTS:
             for name, part in named.items():
-                yield f"{kind}: {name}", part
+                yield f"{_SHORT.get(kind, kind)}: {name}", part
 
 
 def score_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
