@@ -18,7 +18,9 @@ FAULTY_TEACHER = "oracle:2,confusion=0.6,off_by_one=0.6"
 CARELESS_JUDGE = "oracle:2,false_yes=1"
 
 MAX_NEW_TOKENS = 96  # traces take 30 to 50
-TOKENS_PER_FRAME = 8  # a quarter of them and less: APPO's choice of tokens depends on attention
+# APPO's K1, K2 and K3, scaled to clips of 4 cells and traces of that length: at most a quarter of a
+# trace's tokens follow a frame, so which ones depends on attention.
+SCORE_TOKENS, FRAMES_PER_ROLLOUT, TOKENS_PER_FRAME = 5, 1, 8
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,11 @@ def reinforce(
     """`train.rl`: 8 questions a step, 8 rollouts each, one update; no length reward."""
     is_grounding = template == "grounding"
     rewards = ["--published-rewards", *GROUNDING_REWARDS] if is_grounding else ["--judge", JUDGE]
-    appo = ["--appo-tokens-per-frame", str(TOKENS_PER_FRAME)] if "appo" in algo else []
+    appo = [
+        *("--appo-score-tokens", str(SCORE_TOKENS)),
+        *("--appo-frames-per-rollout", str(FRAMES_PER_ROLLOUT)),
+        *("--appo-tokens-per-frame", str(TOKENS_PER_FRAME)),
+    ]
     return [
         *("--algo", algo, "--model", str(model), "--template", template, *rewards),
         *("--questions", str(world.questions_file), "--media-root", str(world.root)),
@@ -127,7 +133,7 @@ def reinforce(
         *("--adam-beta2", "0.95", "--temperature", "1"),
         *("--max-completion-length", str(MAX_NEW_TOKENS), "--length-weight", "0"),
         *("--seed", str(seed), "--pages-every", str(steps), "--save-steps", str(steps)),
-        *appo,
+        *(appo if "appo" in algo else ()),
     ]
 
 
@@ -156,4 +162,5 @@ def crucial_frames(model: Path, world: World, out: Path, cache: Path) -> Options
     return [
         *("--model", str(model), "--media-root", str(world.root), "--out", str(out)),
         *("--max-new-tokens", str(MAX_NEW_TOKENS), "--frame-cache", str(cache)),
+        *("--score-tokens", str(SCORE_TOKENS)),
     ]
