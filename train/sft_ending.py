@@ -27,6 +27,9 @@ def finish(
     All processes must call it: a sharded model is gathered by all.
     """
     out = config.output_dir
+    generation = trainer.accelerator.unwrap_model(trainer.model).generation_config
+    ends = _end_ids(generation)
+    generation.eos_token_id = ends[0] if len(ends) == 1 else ends
     trainer.save_model(str(out / ADAPTER if config.lora_rank else out))
     is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     why_not = ""
@@ -61,15 +64,20 @@ def _adherence(
     config: SftConfig, trainer: Any, inputs: VideoInputs, questions: Sequence[VideoQuestion]
 ) -> Adherence:
     model = trainer.accelerator.unwrap_model(trainer.model)
-    ends = model.generation_config.eos_token_id
     return measure_adherence(
         model,
         questions,
         inputs,
-        end_ids=[ends] if isinstance(ends, int) else ends,
+        end_ids=_end_ids(model.generation_config),
         max_new_tokens=config.held_out_max_new_tokens,
         batch_size=config.held_out_batch_size,
     )
+
+
+def _end_ids(generation: Any) -> list[int]:
+    """Each end token once: transformers repeats the tokenizer's when it aligns the model to it."""
+    ends = generation.eos_token_id
+    return [ends] if isinstance(ends, int) else list(dict.fromkeys(ends))
 
 
 def _save_merged(trainer: Any, inputs: VideoInputs, out: Path) -> None:

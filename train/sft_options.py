@@ -61,6 +61,7 @@ REFUSED: Mapping[str, str] = {
     "eos_token": "the end token is the one that the chat template writes after an answer",
     "pad_token": "set it in the model's tokenizer",
     "resume_from_checkpoint": "the same command again resumes",
+    "load_best_model_at_end": "choose among the checkpoints, each is a model of its own",
     "do_train": "it always trains",
     "do_predict": "python -m train.evaluate does that",
     "train_sampling_strategy": "rows are shuffled, so that a resumed run sees the same order",

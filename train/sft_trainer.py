@@ -1,12 +1,14 @@
 """`trl.SFTTrainer` on rows that our collator prepares, and what it is told at certain moments.
 
 Overridden: the order of rows (ours, so that it is known ahead), what a step fetches (timed, to say
-how long training waited for data), the log (with that time), and TRL's message home (none is sent).
+how long training waited for data), the log (with that time), how a checkpoint's weights are loaded
+(transformers 5.17 would go on from the first weights), and TRL's message home (none is sent).
 """
 
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from torch.utils.data import Sampler
 
 from train.processes import sum_over_processes
+from train.resuming import load_weights
 from train.sft_collator import BatchesAhead
 from train.trl_library import Dataset, SFTTrainer, TrainerCallback
 
@@ -80,6 +83,14 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]  # untyped in TRL
             self.total_waited_seconds += self._waited_seconds
             self._waited_seconds, self._logged_at = 0.0, now
         super().log(logs, start_time)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Weights under the names that they were saved with, see `train.resuming.load_weights`."""
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if is_sharded or hasattr(self.model, "peft_config"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_weights(model or self.model, Path(resume_from_checkpoint))
 
     def _send_telemetry(self) -> None:
         """Nothing is sent anywhere."""
