@@ -102,7 +102,7 @@ def _begin(folder: Path, config: EvaluateConfig) -> None:
 def _loader(config: EvaluateConfig, closing: ExitStack) -> "FrameLoader | None":
     if config.media_root is None:
         return None
-    from train.evaluation.model_answers import frame_loader
+    from train.evaluation.frames import frame_loader
 
     return closing.enter_context(frame_loader(config))
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,21 @@ def test_what_the_page_leaves_out_is_told(answers: Path) -> None:
     assert "id q2" in page  # evenly spread: the first and the third
     assert "2 of 4 answers, evenly spread (--page-rows); some are without frames" in page
     assert "data:image" not in page.split("<body>")[1]
+
+
+@pytest.mark.process
+def test_answers_that_exist_are_scored_and_shown_without_torch(answers: Path) -> None:
+    program = (
+        "import sys; from train.evaluate import main; main(sys.argv[1:]);"
+        "sys.exit('torch' in sys.modules or 'duckdb' in sys.modules)"
+    )
+    options = ["--predictions", str(answers), "--media-root", str(answers.parent)]
+    options += ["--frame-cache", str(answers.parent / "frames")]
+    options += ["--out", str(answers.parent / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def choose(name: str, text: str) -> str:

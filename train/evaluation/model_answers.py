@@ -1,15 +1,12 @@
 """From a checkpoint and a question file to predictions: opens all that is needed, and resumes."""
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from judges.backends.base import BackendUnavailableError
 from judges.backends.local import find_folder
 from judges.backends.weights import weights_id
-from media.sampling import FrameSpec
 from schemas.config import UsageError
 from schemas.prompting import task_prompt
 from schemas.questions import VideoQuestion
@@ -40,27 +37,6 @@ class Answered:
     facts: RunFacts
     predictions: tuple[Prediction, ...]
     left_out: tuple[str, ...] = ()
-
-
-@contextmanager
-def frame_loader(config: EvaluateConfig) -> Iterator[FrameLoader]:
-    """Frames of the files under --media-root. Raises UsageError where the options make no sense."""
-    assert config.media_root is not None
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    try:
-        loader = FrameLoader(
-            config.media_root,
-            spec=FrameSpec.parse(config.frames, config.max_pixels),
-            cache_dir=config.frame_cache or cache_home / "p2r" / "frames",
-            reader=config.video_reader,
-            timeout_seconds=config.decode_timeout_seconds,
-            workers=config.decode_workers,
-            follow_symlinks=config.follow_symlinks,
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    with loader:
-        yield loader
 
 
 def answer_by_model(config: EvaluateConfig, loader: FrameLoader, folder: Path) -> Answered:
