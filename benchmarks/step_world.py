@@ -209,7 +209,7 @@ class StepWorld:
         trainer = VideoGRPOTrainer(
             self.model(needs_reference=settings.beta > 0),
             settings,
-            QuestionRows(self.questions, self.prompt),
+            QuestionRows(self.questions, self.prompt, prefetch=self.loader.prefetch),
             processor=self.processor,
             template=self.template,
             rule=UpdateRule(spec, scale=spec.scale, appo=appo if spec.uses_appo else None),

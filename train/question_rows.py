@@ -1,12 +1,12 @@
 """Questions as numbered rows, each with its prompt; one that cannot be shown costs one row."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import Tensor
 
 from media.frames import MediaError
-from schemas.questions import VideoQuestion
+from schemas.questions import MediaRef, VideoQuestion
 
 _log = logging.getLogger(__name__)
 
@@ -15,19 +15,30 @@ class QuestionRows:
     """The questions of a run. `prompt_of` is `train.video_inputs.VideoInputs.prompt`.
 
     Where a file cannot be read, the next row that can be shown stands in for its question: in every
-    process and after every resume the same one. `lost` tells which rows, and why.
+    process and after every resume the same one. `lost` tells which rows, and why. `prefetch`
+    (`train.frame_loader.FrameLoader.prefetch`) begins to read files that are wanted soon.
     """
 
     def __init__(
         self,
         questions: Sequence[VideoQuestion],
         prompt_of: Callable[[VideoQuestion], Mapping[str, Tensor]],
+        *,
+        prefetch: Callable[[Iterable[MediaRef]], None] | None = None,
     ) -> None:
-        self._questions, self._prompt_of = questions, prompt_of
+        self._questions, self._prompt_of, self._prefetch = questions, prompt_of, prefetch
+        self._announced: set[int] = set()
         self.lost: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self._questions)
+
+    def announce(self, rows: Sequence[int]) -> None:
+        """These rows are taken soon: their files are read while the device computes."""
+        new = sorted(set(rows) - self._announced)
+        self._announced = set(rows)
+        if self._prefetch is not None:
+            self._prefetch([ref for row in new for ref in self._questions[row].media])
 
     def take(self, row: int) -> tuple[VideoQuestion, Mapping[str, Tensor]]:
         """The question that row `row` (from 0) stands for, and its prompt.

@@ -51,7 +51,9 @@ def run(config: RlConfig, settings: Settings, questions: Sequence[VideoQuestion]
         processor = load_processor(config.model)
         loader = closing.enter_context(_loader(config))
         inputs = VideoInputs(processor, loader, settings.template)
-        rows = QuestionRows(_with_files(questions, loader, settings), inputs.prompt)
+        rows = QuestionRows(
+            _with_files(questions, loader, settings), inputs.prompt, prefetch=loader.prefetch
+        )
         rule = _rule(config, settings)
         reports = RunReports(
             config.output_dir,

@@ -98,7 +98,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             model=model,
             reward_funcs=no_reward_function,
             args=args,
-            train_dataset=numbered_rows(len(rows), ROW),
+            train_dataset=numbered_rows(len(rows), ROW, rows.announce),
             processing_class=processor,
             peft_config=peft_config,
             callbacks=list(callbacks),
