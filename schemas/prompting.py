@@ -48,6 +48,17 @@ def _prompt_files(template_name: str) -> _PromptFiles:
     )
 
 
+def prompt_files(template_name: str) -> dict[str, str]:
+    """The prompt as files to keep beside a model: `prompt.md` with its placeholders in braces, and
+    `answer_forms.toml`, which says what {answer_form} is for each problem type.
+    """
+    answer_forms = (resources.files("schemas.prompts") / "answer_forms.toml").read_bytes().decode()
+    return {
+        "prompt.md": _prompt_files(template_name).template,
+        "answer_forms.toml": answer_forms,
+    }
+
+
 def task_prompt(
     question: VideoQuestion,
     template_name: str = "p2r",

@@ -84,10 +84,16 @@ def tiny_model_folder(family: str) -> Path:
 
 
 def dataset_row(
-    asked: VideoQuestion, *, word: str = "red", teacher: str = "B", **columns: Any
+    asked: VideoQuestion,
+    *,
+    word: str = "red",
+    teacher: str = "B",
+    think_sentences: int = 1,
+    **columns: Any,
 ) -> dict[str, Any]:
     """A row of a built dataset, as far as training reads it."""
-    observation, think = f"I need to notice the {word} object.", f"It is {word}, so it is first."
+    observation = f"I need to notice the {word} object."
+    think = " ".join([f"It is {word}, so it is first."] * think_sentences)
     row = {
         "problem_id": "",
         "problem": asked.problem,
@@ -129,5 +135,5 @@ def small_world(folder: Path, *, num_rows: int = 8) -> tuple[Path, Path]:
         write_clip(media / f"clip{number}.mp4", seed=number)
         word = ("red", "blue", "green", "yellow")[number % 4]
         asked = question(f"clip{number}.mp4", answer="AB"[number % 2])
-        rows.append(dataset_row(asked, word=word))
+        rows.append(dataset_row(asked, word=word, think_sentences=1 + number % 3))
     return media, write_dataset(folder / "cot", rows)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,11 +13,21 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.training_world import FAMILIES, small_world, tiny_model_folder
+from helpers.training_world import (
+    FAMILIES,
+    question,
+    small_world,
+    tiny_model_folder,
+    write_clip,
+)
 from safetensors.torch import load_file
 
+from media.sampling import FrameSpec
 from schemas.config import UsageError
+from schemas.traces import TEMPLATES
 from train import sft
+from train.frame_loader import FrameLoader
+from train.video_inputs import VideoInputs
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -197,6 +208,13 @@ def test_a_text_only_model_is_refused(world: World, tmp_path: Path) -> None:
         world.run("llama", "--model", str(llama))
 
 
+def test_a_step_is_the_same_however_it_is_split(whole: World) -> None:
+    """4 x 1 rows and 1 x 4: every trained token weighs alike, in long answers and short ones."""
+    assert whole.run("wide", "--per-device-train-batch-size", "4") == 0
+    # as for two processes: only the order of float32 sums differs
+    assert whole.losses("wide") == pytest.approx(whole.losses("whole"), abs=2e-5)
+
+
 @pytest.mark.process
 def test_two_processes_have_the_loss_curve_of_one(whole: World) -> None:
     launcher = "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1"
@@ -218,49 +236,58 @@ def test_two_processes_have_the_loss_curve_of_one(whole: World) -> None:
     assert whole.losses("two") == pytest.approx(whole.losses("whole"), abs=2e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_checkpoint_is_ordinary(world: World, family: str) -> None:
-    """Loaded, asked and answered by plain transformers, with frames as anybody has them."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-    from transformers.video_utils import VideoMetadata
+_PLAIN = re.compile(
+    r"^### Load a checkpoint with plain transformers\n.*?```python\n(.*?)```", re.M | re.S
+)
 
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_checkpoint_is_ordinary(
+    world: World, family: str, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The README's lines, which hold no code of ours, load it, ask it and print its answer."""
     out = f"ordinary-{family}"
     extra = ["--held-out-questions", str(world.folder / "questions.jsonl"), "--max-steps", "1"]
     extra += ["--held-out-max-new-tokens", "8", "--freeze-vision"]
+    problem, options = "What is the colour of the first object?", ["A. red", "B. blue"]
     (world.folder / "questions.jsonl").write_text(
         json.dumps(
             {
-                "problem": "Which colour?",
-                "options": ["A. red", "B. blue"],
+                "problem": problem,
+                "options": options,
                 "solution": "A",
                 "problem_type": "multiple choice",
-                "media": [{"kind": "video", "path": "clip0.mp4"}],
+                "media": [{"kind": "video", "path": "many.mp4"}],
             }
         )
     )
+    write_clip(world.media / "many.mp4", num_frames=32, rate=4)
     assert world.run(out, *extra, family=family) == 0
     assert world.report(out)["adherence"]["num_questions"] == 1
     folder = world.folder / out
-    model = AutoModelForImageTextToText.from_pretrained(folder)
-    processor = AutoProcessor.from_pretrained(folder)
-    frames = torch.randint(0, 255, (8, 3, 56, 56), dtype=torch.uint8)
-    turn = [{"type": "video", "video": frames}, {"type": "text", "text": "What is seen?"}]
-    inputs = processor.apply_chat_template(
-        [{"role": "user", "content": turn}],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        processor_kwargs={
-            "do_sample_frames": False,
-            "video_metadata": [
-                VideoMetadata(total_num_frames=8, fps=2.0, frames_indices=list(range(8)))
-            ],
-        },
-    )
-    answer = model.generate(**inputs, max_new_tokens=4)
-    assert answer.shape[1] > inputs["input_ids"].shape[1]
-    assert model.generation_config.eos_token_id == processor.tokenizer.eos_token_id
+    found = _PLAIN.search((repository / "README.md").read_text("utf-8"))
+    assert found
+    code = found[1].replace("out/sft", str(folder)).replace("1024", "8")
+    code = code.replace("clip.mp4", str(world.media / "many.mp4"))
+    if family == "qwen3-vl":
+        code = code.replace("28 * 28", "16 * 32 * 32", 1).replace(
+            "128 * 28 * 28", "98 * 16 * 32 * 32"
+        )
+    assert "import train" not in code
+    assert "from train" not in code
+    said: dict[str, Any] = {}
+    exec(code, said)
+    assert capsys.readouterr().out
+    assert said["model"].generation_config.eos_token_id == said["processor"].tokenizer.eos_token_id
+    with FrameLoader(world.media, spec=FrameSpec("uniform:16"), cache_dir=None) as loader:
+        ours = VideoInputs(said["processor"], loader, TEMPLATES["p2r"]).prompt(
+            question("many.mp4", problem=problem)
+        )
+    for name in ("input_ids", "mm_token_type_ids", "video_grid_thw"):
+        assert torch.equal(said["inputs"][name], ours[name]), name
+    pixels = said["inputs"]["pixel_values_videos"] - ours["pixel_values_videos"]
+    # Frames are kept as JPEG of quality 95: a few of 255 levels, of some 65 per unit here.
+    assert pixels.abs().mean() < 0.05
     before = load_file(tiny_model_folder(family) / "model.safetensors")
     after = load_file(folder / "model.safetensors")
     tower = [name for name in before if "visual" in name]

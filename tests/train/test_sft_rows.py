@@ -329,6 +329,24 @@ def test_an_error_in_the_thread_is_the_trainers() -> None:
     ahead.close()
 
 
+def test_the_order_of_rows_is_decided_by_seed_and_epoch_and_told() -> None:
+    from train.sft_trainer import ShuffledRows
+
+    told: list[Sequence[int]] = []
+    rows = ShuffledRows(50, 3, told.append)
+    first = list(rows)
+    assert list(rows) == first  # asked again, as for a resumed epoch
+    assert sorted(first) == list(range(50))
+    rows.set_epoch(1)
+    second = list(rows)
+    assert second != first
+    assert told == [first, first, second]
+    later = ShuffledRows(50, 3, told.append)
+    later.set_epoch(1)
+    assert list(later) == second
+    assert list(ShuffledRows(50, 4, told.append)) != first
+
+
 def test_a_dataset_is_found_by_its_build_its_folder_or_its_file(tmp_path: Path) -> None:
     out = write_dataset(tmp_path / "cot", [dataset_row(question("a.mp4"))])
     (file,) = (out / "dataset").glob("*")
