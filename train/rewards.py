@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from judges.answers import extract_strict, score_answer
-from judges.intervals import published_iou
+from judges.intervals import interval_iou, published_iou, read_intervals
 from schemas.questions import VideoQuestion
 from schemas.traces import TraceTemplate, segment_spans
 from schemas.verdicts import Sufficiency
@@ -178,6 +178,16 @@ def published_time_iou(text: str, question: VideoQuestion, duration_seconds: flo
     return published_iou(clues, blocks[-1], horizon_seconds=horizon)
 
 
+def time_iou(text: str, question: VideoQuestion, duration_seconds: float) -> float:
+    """As `published_time_iou`, in real seconds, of times in any form that an answer may have.
+
+    Not of the released code; evaluation measures this (mIoU).
+    """
+    blocks = _TIME.findall(text)
+    spoken = read_intervals(blocks[-1]) if blocks else None
+    return 0.0 if spoken is None else interval_iou(spoken, question.time_clues)
+
+
 def published_think_length(text: str, question: VideoQuestion, duration_seconds: float) -> float:
     """0.001 for each piece between single spaces of the last think block, at most 256 of them.
 
@@ -197,8 +207,10 @@ PUBLISHED: dict[str, PublishedReward] = {
     "next-gqa-format": published_grounding_format,
     "next-gqa-tiou": published_time_iou,
     "think-length": published_think_length,
+    "time-iou": time_iou,
 }
-"""Rewards of APPO's released code: text, question, duration of the video in seconds -> reward."""
+"""Rewards of APPO's released code, and `time-iou`: text, question, duration of the video in seconds
+-> reward."""
 
 
 def published_reward(

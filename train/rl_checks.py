@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.config import UsageError
-from schemas.questions import ProblemType, VideoQuestion
+from schemas.questions import VideoQuestion
 from schemas.traces import TEMPLATES, TraceTemplate
 from train.algorithms import AlgoSpec, parse_algo
 from train.rl_options import TRL_DEFAULTS, RlConfig
@@ -60,7 +60,7 @@ def settle(config: RlConfig, given: Mapping[str, Any], *, num_processes: int) ->
         algo=algo,
         template=TEMPLATES[config.template],
         scale=trl["scale_rewards"] == "group",
-        published=_published(config.published_rewards),
+        published=_published(config),
         group_size=group_size,
         prompts_per_generation=_prompts_per_generation(trl, num_processes),
         trl=trl,
@@ -99,13 +99,12 @@ def check_questions(questions: Sequence[VideoQuestion], config: RlConfig, to: Se
             f"--template grounding asks for times, but {has_video.count(False)} of"
             f" {len(questions)} questions have no video"
         )
-    if config.template == "grounding" and not to.published:
-        untimed = [q for q in questions if q.problem_type is not ProblemType.TEMPORAL_GROUNDING]
-        if len(untimed) == len(questions) and not any(q.time_clues for q in questions):
-            raise UsageError(
-                f"--template grounding rewards times, but none of the questions of"
-                f" {config.questions} says when; give questions with time clues (NExT-GQA)"
-            )
+    if "iou" in " ".join(to.published) and not any(q.time_clues for q in questions):
+        raise UsageError(
+            f"times are rewarded ({', '.join(name for name in to.published if 'iou' in name)}), but"
+            f" none of the questions of {config.questions} says when; give questions with time"
+            " clues (NExT-GQA)"
+        )
 
 
 def num_processes() -> int:
@@ -118,9 +117,13 @@ def process_number() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def _published(words: Sequence[str]) -> dict[str, float]:
+def _published(config: RlConfig) -> dict[str, float]:
+    """Names and weights; of the grounding template APPO's, in real seconds unless told."""
     weights = {}
-    for word in words:
+    if config.template == "grounding" and not config.published_rewards:
+        tiou = "next-gqa-tiou" if config.integer_seconds else "time-iou"
+        weights = {"next-gqa-accuracy": 1.0, "next-gqa-format": 0.1, tiou: 1.0}
+    for word in config.published_rewards:
         name, _, weight = word.partition("=")
         try:
             weights[name] = float(weight)

@@ -126,7 +126,9 @@ class RlConfig(Config):
     limit: int | None = Field(None, ge=1)
     """Use only the first N rows of the question file."""
     template: Literal["p2r", "think-answer", "grounding"] = "p2r"
-    """Trace template that the model is asked for; perception rewards need p2r."""
+    """Trace template that the model is asked for; perception rewards need p2r. grounding (answer
+    and time, for questions with time clues) is rewarded as APPO does it: accuracy + 0.1 format +
+    time IoU, in real seconds unless --integer-seconds; --published-rewards changes that."""
     frames: str = "uniform:16"
     """Which frames of a video: uniform:N, or fps:R,max=N."""
     max_pixels: int = Field(128 * 28 * 28, ge=28 * 28)
@@ -175,11 +177,12 @@ class RlConfig(Config):
     reasoning_tokens: tuple[int, int] = (320, 512)
     """Least and most tokens of think and answer together that earn the bonus."""
     integer_seconds: bool = False
-    """Score grounding answers in whole seconds, as APPO's released reward does, not in real
-    ones."""
+    """Score times in whole seconds, as APPO's released reward does, not in real ones."""
     published_rewards: tuple[str, ...] = ()
     """Rewards of APPO's released code as NAME=WEIGHT, for example video-r1-accuracy=0.9
-    video-r1-format=0.1; their sum is then the reasoning reward."""
+    video-r1-format=0.1; their sum is then the reasoning reward. Names: video-r1-accuracy,
+    video-r1-format, next-gqa-accuracy, next-gqa-format, next-gqa-tiou, think-length, and time-iou
+    (in real seconds; not released)."""
     allow_leaks: bool = False
     """Ask the judge also about observations that claim the answer; by default their accuracy is
     0."""

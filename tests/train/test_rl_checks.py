@@ -10,7 +10,6 @@ import pytest
 from helpers.training_world import question
 
 from schemas.config import UsageError
-from schemas.questions import ProblemType
 from train.algorithms import ALGORITHMS
 from train.appo import Strategy
 from train.divergence import Divergence
@@ -149,12 +148,16 @@ def test_grounding_wants_times() -> None:
     options = config("grpo", template="grounding", judge=None)
     with pytest.raises(UsageError, match="1 of 2 questions have no video"):
         check_questions([question("a.mp4"), question("b.png")], options, settled(options))
-    with pytest.raises(UsageError, match="says when"):
+    with pytest.raises(UsageError, match=r"times are rewarded \(time-iou\), but none .* says when"):
         check_questions([question("a.mp4")], options, settled(options))
-    grounded = question("a.mp4").model_copy(
-        update={"problem_type": ProblemType.TEMPORAL_GROUNDING, "solution": "1 to 2"}
-    )
-    check_questions([grounded], options, settled(options))
+    timed = question("a.mp4", time_clues=((1.0, 2.0),))
+    check_questions([timed], options, settled(options))
+    whole = config("grpo", template="grounding", judge=None, integer_seconds=True)
+    assert settled(whole).published == {
+        "next-gqa-accuracy": 1.0,
+        "next-gqa-format": 0.1,
+        "next-gqa-tiou": 1.0,
+    }
 
 
 def test_choices_are_those_of_the_mathematics() -> None:

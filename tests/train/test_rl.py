@@ -1,0 +1,127 @@
+"""`python -m train.rl` as a command: it learns, tells what it did, and goes on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+from helpers.training_world import tiny_model_folder
+from safetensors.torch import load_file
+
+from sandbox.clips import main as render
+from train.metrics_file import read_metrics
+
+STEPS, SAVE = 6, 2
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    options = ["--clips", "6", "--stills", "0", "--questions", "16", "--preset", "tiny"]
+    assert render(["--out", str(folder), *options]) == 0
+    return folder
+
+
+def command(world: Path, out: Path, *more: str, algo: str = "pa-grpo+appo") -> list[str]:
+    """Two groups of three short completions a step, a random model, the oracle as judge."""
+    return [
+        *(sys.executable, "-m", "train.rl", "--algo", algo),
+        *("--model", str(tiny_model_folder("qwen2.5-vl")), "--output-dir", str(out)),
+        *("--questions", str(world / "questions.json"), "--media-root", str(world)),
+        *("--judge", "oracle:0", "--length-weight", "0", "--frame-cache", str(world / "cache")),
+        *("--frames", "uniform:6", "--max-pixels", "3136", "--max-completion-length", "16"),
+        *("--num-generations", "3", "--per-device-train-batch-size", "6"),
+        *("--max-steps", str(STEPS), "--save-steps", str(SAVE), "--learning-rate", "1e-3"),
+        *("--appo-tokens-per-frame", "4", "--pages-every", "2", "--no-gradient-checkpointing"),
+        *more,
+    ]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words, capture_output=True, text=True, check=False, env=environment(), timeout=280
+    )
+
+
+def steps_of(out: Path) -> list[float | None]:
+    return [line["step"] for line in read_metrics(out / "metrics.jsonl")]
+
+
+@pytest.mark.process
+def test_a_run_tells_its_steps_and_leaves_a_model(world: Path, tmp_path: Path) -> None:
+    done = run(*command(world, tmp_path, "--max-steps", "2", "--report-to", "tensorboard"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2]
+    for key in ("loss", "kl", "rewards/reasoning/accuracy", "rewards/perception/format"):
+        assert lines[0][key] is not None
+    assert lines[0]["appo/weight"] == 1.0, "a random model is never right"
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+    assert (tmp_path / "model" / "processor_config.json").is_file()
+    assert "Rollouts of step 2" in (tmp_path / "pages" / "step-000002.html").read_text()
+    records = (tmp_path / "rollouts" / "step-000002.jsonl").read_text().splitlines()
+    assert len(json.loads(records[0])["rollouts"]) == 3
+    assert list(tmp_path.rglob("events.out.tfevents.*"))
+    with duckdb.connect(str(tmp_path / "judge-0.duckdb"), read_only=True) as ledger:
+        assert ledger.execute("select count(*) from runs").fetchone() == (1,)
+    again = run(*command(world, tmp_path, "--max-steps", "2", "--report-to", "tensorboard"))
+    assert again.returncode == 0
+    assert "training has ended already" in again.stderr
+    other = run(*command(world, tmp_path, "--max-steps", "4", "--report-to", "tensorboard"))
+    assert other.returncode == 2
+    assert "--max-steps was 2, is now 4" in other.stderr
+
+
+def interrupted(words: list[str], out: Path, number: signal.Signals, at: int) -> int:
+    """The exit status of a run that is sent a signal once it has told step `at`."""
+    process = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+    )
+    deadline = time.monotonic() + 240
+    while at not in (steps_of(out) if (out / "metrics.jsonl").exists() else []):
+        assert process.poll() is None, "it ended before the signal"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(number)
+    return process.wait(timeout=240)
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_after_a_kill_or_ctrl_c_the_same_command_ends_in_the_same_weights(
+    world: Path, tmp_path: Path
+) -> None:
+    """To the bit, on a CPU in float32; steps after the checkpoint are done and told again."""
+    whole = tmp_path / "whole"
+    assert run(*command(world, whole)).returncode == 0
+    expected = load_file(whole / "model" / "model.safetensors")
+    for name, number, status in (
+        ("killed", signal.SIGKILL, -signal.SIGKILL),
+        ("stopped", signal.SIGINT, 3),
+    ):
+        out = tmp_path / name
+        words = command(world, out)
+        assert interrupted(words, out, number, at=3) == status
+        if name == "stopped":
+            assert (out / "checkpoint-4" / "trainer_state.json").is_file()
+        done = run(*words)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert steps_of(out) == list(range(1, STEPS + 1))
+        found = load_file(out / "model" / "model.safetensors")
+        assert found.keys() == expected.keys()
+        assert all(found[key].equal(value) for key, value in expected.items()), name
+        told = [
+            {key: value for key, value in line.items() if not key.startswith(("time", "judge/s"))}
+            for line in read_metrics(out / "metrics.jsonl")
+        ]
+        assert told[0]["loss"] == read_metrics(whole / "metrics.jsonl")[0]["loss"]
