@@ -24,7 +24,7 @@ from pydantic import Field
 from sandbox import recipe
 from sandbox.learning_tables import Table, frames_table, grounding_table, rl_table, sft_table
 from sandbox.recipe import World
-from sandbox.stages import StageFailedError, Stages, run_once
+from sandbox.stages import Spent, StageFailedError, Stages, run_once
 from sandbox.world import NOTICE
 from schemas.config import EXIT_OK, Config, parse_command, print_config, run_command
 
@@ -71,8 +71,8 @@ class Folders:
         asked = 8 * config.rl_steps
         self.rl = World(self.out / "rl_world", asked, asked, 2000)
 
-    def once(self, name: str, module: str, options: recipe.Options) -> float:
-        """Run a command unless it was done before; its seconds."""
+    def once(self, name: str, module: str, options: recipe.Options) -> Spent:
+        """Run a command unless it was done before; what it took."""
         return run_once(self.out / "done" / f"{name}.json", module, *options)
 
     def render(self, *worlds: World) -> None:
@@ -184,8 +184,8 @@ def run_rl(folders: Folders) -> Table:
             options = recipe.reinforce(
                 start, folders.rl, out, folders.cache, algo=algo, steps=config.rl_steps, seed=seed
             )
-            seconds = folders.once(f"rl {name}", "train.rl", options)
-            runs[algo, seed] = folders.evaluate(name, out / "model"), seconds
+            spent = folders.once(f"rl {name}", "train.rl", options)
+            runs[algo, seed] = folders.evaluate(name, out / "model"), spent
     return rl_table(
         folders,
         before=folders.evaluate("start", start),
@@ -225,12 +225,12 @@ def _grounding(folders: Folders) -> Table:
         seed=config.seeds[0],
         template="grounding",
     )
-    seconds = folders.once("rl grounding", "train.rl", options)
+    spent = folders.once("rl grounding", "train.rl", options)
     rows = {
         "fine-tuned on time spans": folders.evaluate(
             "grounding start", model, template="grounding"
         ),
-        f"after {config.rl_steps} steps of grpo ({seconds:.0f} s)": folders.evaluate(
+        f"after {config.rl_steps} steps of grpo ({spent})": folders.evaluate(
             "grounding rl", out / "model", template="grounding"
         ),
     }

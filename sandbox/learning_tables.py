@@ -10,6 +10,7 @@ import numpy as np
 
 from judges.intervals_by_video import Estimate, sample_design, share
 from sandbox.observations import Judged, Measures, World, by_kind, judge_file, measure, percent
+from sandbox.stages import Spent
 
 if TYPE_CHECKING:
     from sandbox.learning import Folders
@@ -56,20 +57,20 @@ def sft_table(folders: "Folders", rows: Mapping[str, Path]) -> Table:
         f"Questions about clips in which things happen that no training clip shows"
         f" exactly so: {len(fresh)}, {percent(measure(fresh).right)} % right.",
     ]
-    seconds = {name: _seconds(folders, name) for name in ("warm", "build", "sft")}
+    spent = {name: _spent(folders, name) for name in ("warm", "build", "sft")}
     report = json.loads((folders.out / "sft" / "report.json").read_text("utf-8"))
     curve = _thinned(report["curves"]["loss"])
     lines += [
         "",
-        f"Seconds, loading and reports included: vision warm-up {seconds['warm']:.0f}, fine-tuning"
-        f" {seconds['sft']:.0f}; the dataset took {seconds['build']:.0f}.",
+        f"Time, loading and reports included: vision warm-up {spent['warm']}; fine-tuning"
+        f" {spent['sft']}. The dataset before them took {spent['build']}.",
         "Loss by step: " + ", ".join(f"{step}: {loss:.3f}" for step, loss in curve) + ".",
     ]
     numbers = {
         "models": {name: measure(found)._asdict() for name, found in judged.items()},
         "by_kind": {kind: found._asdict() for kind, found in kinds.items()},
         "unseen_scripts": measure(fresh)._asdict(),
-        "seconds": seconds,
+        "spent": {name: took._asdict() for name, took in spent.items()},
         "loss": report["curves"]["loss"],
     }
     return Table("\n".join(lines), numbers)
@@ -80,7 +81,7 @@ def rl_table(
     *,
     before: Path,
     clean: Path,
-    runs: Mapping[tuple[str, int], tuple[Path, float]],
+    runs: Mapping[tuple[str, int], tuple[Path, Spent]],
 ) -> Table:
     """Each run from the same start, and per algorithm the pooled paired differences to it."""
     world = World(folders.held_out.root)
@@ -95,14 +96,13 @@ def rl_table(
         " many: what RL repairs was planted. The differences between algorithms are told as they"
         " came; they are no claim about methods.",
         "",
-        "| run | seconds | right, % | blind | format | seen | right if seen | if not |",
+        "| run | time | right, % | blind | format | seen | right if seen | if not |",
         "|---|---|---|---|---|---|---|---|",
         _run_row("taught without faults", None, measure(parent)),
         _run_row("start", None, measure(start)),
     ]
     for (algo, seed), found in judged.items():
-        seconds = runs[algo, seed][1]
-        lines.append(_run_row(f"{algo}, seed {seed}", seconds, measure(found)))
+        lines.append(_run_row(f"{algo}, seed {seed}", runs[algo, seed][1], measure(found)))
     lines += [
         "",
         "| algorithm | seeds | answers right: points gained (95 %) | fully right observations |",
@@ -120,7 +120,7 @@ def rl_table(
         "start": measure(start)._asdict(),
         "taught_without_faults": measure(parent)._asdict(),
         "runs": [
-            {"algo": algo, "seed": seed, "seconds": runs[algo, seed][1]} | measure(found)._asdict()
+            {"algo": algo, "seed": seed, **runs[algo, seed][1]._asdict()} | measure(found)._asdict()
             for (algo, seed), found in judged.items()
         ],
         "gains": gains,
@@ -212,10 +212,9 @@ def _row(name: str, judged: Sequence[Judged]) -> str:
     )
 
 
-def _run_row(name: str, seconds: float | None, found: Measures) -> str:
-    told = "" if seconds is None else f"{seconds:.0f}"
+def _run_row(name: str, spent: Spent | None, found: Measures) -> str:
     return (
-        f"| {name} | {told} | {percent(found.right)} | {percent(found.blind)}"
+        f"| {name} | {spent or ''} | {percent(found.right)} | {percent(found.blind)}"
         f" | {percent(found.adherence)} | {percent(found.seen)} | {percent(found.right_if_seen)}"
         f" | {percent(found.right_if_not_seen)} |"
     )
@@ -226,9 +225,9 @@ def _points(gain: Estimate) -> str:
     return f"{100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
 
 
-def _seconds(folders: "Folders", name: str) -> float:
+def _spent(folders: "Folders", name: str) -> Spent:
     done = json.loads((folders.out / "done" / f"{name}.json").read_text("utf-8"))
-    return float(done["seconds"])
+    return Spent(done["seconds"], done["cpu_seconds"])
 
 
 def _thinned(points: Sequence[Sequence[float]]) -> list[tuple[int, float]]:

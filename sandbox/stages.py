@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
+from typing import NamedTuple
 
 from schemas.config import EXIT_OK
 
@@ -18,6 +20,19 @@ class StageFailedError(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
+
+
+class Spent(NamedTuple):
+    """What a command took: seconds on the clock, and seconds of all processors together.
+
+    On a machine with other work the second number is the one to compare.
+    """
+
+    seconds: float
+    cpu_seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.0f} s, {self.cpu_seconds:.0f} s of CPU"
 
 
 class Stages:
@@ -38,11 +53,11 @@ class Stages:
         print(f"{place} done in {time.monotonic() - started:.1f} s", flush=True)
 
 
-def run(module: str, *options: str | Path | float) -> float:
-    """Run a command, print it, and return its seconds. Raises StageFailedError."""
+def run(module: str, *options: str | Path | float) -> Spent:
+    """Run a command and print it; what it took. Raises StageFailedError."""
     command = ["python", "-m", module, *map(str, options)]
     print(f"$ {shlex.join(command)}", flush=True)
-    started = time.monotonic()
+    started, cpu_before = time.monotonic(), _cpu_seconds_of_children()
     with subprocess.Popen([sys.executable, *command[1:]]) as process:
         try:
             status = process.wait()
@@ -52,13 +67,13 @@ def run(module: str, *options: str | Path | float) -> float:
     if status != EXIT_OK:
         print(f"{module} ended with status {status}", file=sys.stderr)
         raise StageFailedError(status)
-    return time.monotonic() - started
+    return Spent(time.monotonic() - started, _cpu_seconds_of_children() - cpu_before)
 
 
-def run_once(done: Path, module: str, *options: str | Path | float) -> float:
+def run_once(done: Path, module: str, *options: str | Path | float) -> Spent:
     """As `run`, but a command that came to its end before is only named.
 
-    `done` is a small file that remembers the command and its seconds; another command line than
+    `done` is a small file that remembers the command and what it took; another command line than
     the one it remembers runs anew.
     """
     command = [module, *map(str, options)]
@@ -67,10 +82,16 @@ def run_once(done: Path, module: str, *options: str | Path | float) -> float:
     except (OSError, ValueError):
         before = {}
     if before.get("command") == command:
-        seconds = float(before["seconds"])
-        print(f"done before, in {seconds:.0f} s: python -m {shlex.join(command)}", flush=True)
-        return seconds
-    seconds = run(module, *options)
+        spent = Spent(before["seconds"], before["cpu_seconds"])
+        print(f"done before, in {spent}: python -m {shlex.join(command)}", flush=True)
+        return spent
+    spent = run(module, *options)
     done.parent.mkdir(parents=True, exist_ok=True)
-    done.write_text(json.dumps({"command": command, "seconds": round(seconds, 1)}), "utf-8")
-    return seconds
+    done.write_text(json.dumps({"command": command, **spent._asdict()}), "utf-8")
+    return spent
+
+
+def _cpu_seconds_of_children() -> float:
+    """Of the commands that have ended, all their processes included."""
+    usage = getrusage(RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
