@@ -7,6 +7,7 @@ from torch import Tensor
 
 from media.frames import MediaError
 from schemas.questions import MediaRef, VideoQuestion
+from schemas.samples import Reason
 
 _log = logging.getLogger(__name__)
 
@@ -33,12 +34,16 @@ class QuestionRows:
     def __len__(self) -> int:
         return len(self._questions)
 
-    def announce(self, rows: Sequence[int]) -> None:
-        """These rows are taken soon: their files are read while the device computes."""
-        new = sorted(set(rows) - self._announced)
-        self._announced = set(rows)
+    def announce(self, batch: Sequence[Mapping[str, int]]) -> Sequence[Mapping[str, int]]:
+        """Rows that a data loader hands out, a batch ahead of training: their files are begun.
+
+        The only value of each is the number of a row. A trainer's collator; returns `batch`.
+        """
+        rows = {number for row in batch for number in row.values()}
+        new, self._announced = sorted(rows - self._announced), rows
         if self._prefetch is not None:
             self._prefetch([ref for row in new for ref in self._questions[row].media])
+        return batch
 
     def take(self, row: int) -> tuple[VideoQuestion, Mapping[str, Tensor]]:
         """The question that row `row` (from 0) stands for, and its prompt.
@@ -52,7 +57,6 @@ class QuestionRows:
             try:
                 return self._questions[number], self._prompt_of(self._questions[number])
             except MediaError as error:
-                failure = error
                 self.lost[number] = str(error)
                 _log.warning(
                     "row %d cannot be shown and is left out (%d so far): %s",
@@ -61,5 +65,6 @@ class QuestionRows:
                     error,
                 )
         raise MediaError(
-            failure.reason, f"none of the {len(self)} questions can be shown; the last: {failure}"
+            Reason.UNDECODABLE,
+            f"none of the {len(self)} questions can be shown; the first: {self.lost[0]}",
         )
