@@ -1,9 +1,9 @@
 """`python -m train.evaluate`: numbers that can be believed, for a model or for answers that exist.
 
-    python -m train.evaluate --model out/rl --questions q.json --media-root clips --out out/scores
+    python -m train.evaluate --model out/rl/model --questions q.json --media-root clips --out out/s
     python -m train.evaluate --predictions answers.jsonl
     python -m train.evaluate --predictions new.parquet --compare old.parquet --out out/difference
-    python -m train.evaluate --observations-from out/scores/predictions.parquet \\
+    python -m train.evaluate --observations-from out/s/predictions.parquet \\
         --reader local:Qwen/Qwen2.5-VL-7B-Instruct --out out/transfer
 
 A file of answers has rows `{"question": {...}, "ground_truth": ..., "model_output": ...}` as
