@@ -176,6 +176,8 @@ def run_rl(folders: Folders) -> Table:
     """Train by each algorithm with each seed, from one start, and evaluate."""
     start, config = with_planted_faults(folders), folders.config
     folders.render(folders.rl)
+    before = folders.evaluate("start", start)
+    clean = folders.evaluate("sft", folders.out / "sft")
     runs = {}
     for seed in config.seeds:
         for algo in config.algos:
@@ -186,12 +188,7 @@ def run_rl(folders: Folders) -> Table:
             )
             spent = folders.once(f"rl {name}", "train.rl", options)
             runs[algo, seed] = folders.evaluate(name, out / "model"), spent
-    return rl_table(
-        folders,
-        before=folders.evaluate("start", start),
-        clean=folders.evaluate("sft", folders.out / "sft"),
-        runs=runs,
-    )
+    return rl_table(folders, before=before, clean=clean, runs=runs)
 
 
 def _frames(folders: Folders) -> Table:
