@@ -98,11 +98,12 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             model=model,
             reward_funcs=no_reward_function,
             args=args,
-            train_dataset=numbered_rows(len(rows), ROW, rows.announce),
+            train_dataset=numbered_rows(len(rows), ROW),
             processing_class=processor,
             peft_config=peft_config,
             callbacks=list(callbacks),
         )
+        self.data_collator = rows.announce
         refuse_other_inputs(self)
         self._token_bytes = TokenBytes(self._tokenizer)
 
