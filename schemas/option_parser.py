@@ -176,7 +176,7 @@ def _default_text(name: str, field: FieldInfo, annotation: Any) -> str:
     if field.is_required():
         return f"required, in {unit}" if unit else "required"
     default = field.get_default(call_default_factory=True)
-    if default is None or default == () or default == []:
+    if default in (None, "", (), []):
         return f"default: none; in {unit}" if unit and default is None else "default: none"
     if isinstance(default, bool):
         return f"default: {'on' if default else 'off'}"

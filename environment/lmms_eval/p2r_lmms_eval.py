@@ -1,6 +1,7 @@
 """A model named `p2r` for lmms-eval: its tasks are asked with our template, frames and decoding.
 
-    lmms-eval --model p2r --model_args pretrained=out/rl/model,frame_cache=out/frames --tasks mvbench
+    lmms-eval --model p2r --tasks mvbench \\
+        --model_args pretrained=out/rl/model,frame_cache=out/frames
 
 The task's question goes into our task prompt, and of the trace that the model writes the task sees
 the answer only: `<observation>` and `<think>` are taken off, `<answer>` is opened. What it says of

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -106,6 +107,7 @@ def test_commands_that_only_people_can_run_name_options_that_there_are(repositor
         assert not unknown, f"{' '.join(words)}: {unknown}"
 
 
+@cache
 def _flags(*command: str) -> set[str]:
     told = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
     assert told.returncode == 0, f"{command}: {told.stderr}"
