@@ -170,9 +170,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         features: Sequence[MediaFeatures | None],
         seeds: Sequence[int],
     ) -> list[list[Tensor]]:
-        """Completions of each prompt. A drawn placeholder of a frame, which no frame belongs to,
-        ends a completion and counts as truncation."""
-        config = unwrapped(self.model).config
+        """Completions of each prompt."""
         known = [each for each in features if each is not None]
         return self._rollout_source(
             self.model,
@@ -186,7 +184,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 min_p=self.min_p or 0.0,
                 repetition_penalty=self.repetition_penalty,
             ),
-            end_ids=[*self._ends, config.image_token_id, config.video_token_id],
+            end_ids=self._ends,
             seeds=seeds,
             features=known or None,
             share_prompts=self._share_prompts,

@@ -180,14 +180,14 @@ def test_every_step_is_told_once_with_the_groups_it_learned_from(
     assert [entry["mine"] for entry in one.state.log_history[:4]] == [1, 2, 3, 4]
 
 
-def test_a_completion_that_draws_a_placeholder_ends_there(clips: RlWorld, tmp_path: Path) -> None:
-    """No frame belongs to a video token in a completion; its log-prob is learned like any other."""
-    asked: list[list[int]] = []
+def test_a_drawn_placeholder_of_a_frame_is_a_word_like_any_other(
+    clips: RlWorld, tmp_path: Path
+) -> None:
+    """No frame belongs to a video token in a completion."""
     video = clips.processor.video_token_id
 
     def draw(model: Any, prompts: Sequence[Any], **given: Any) -> list[list[torch.Tensor]]:
-        asked.append(list(given["end_ids"]))
-        return [[torch.tensor([50, 51, video]), torch.tensor([50, 2]), torch.tensor([51, 2])]]
+        return [[torch.tensor([50, video, 51]), torch.tensor([50, 2]), torch.tensor([video, 2])]]
 
     for share_prompts in (True, False):
         told: list[StepReport] = []
@@ -202,8 +202,7 @@ def test_a_completion_that_draws_a_placeholder_ends_there(clips: RlWorld, tmp_pa
         one.train()
         (scored,) = told[0].groups
         assert [each.is_truncated for each in scored.group.rollouts] == [True, False, False]
-        assert math.isfinite(one.state.log_history[0]["grad_norm"])
-    assert all({2, video, clips.processor.image_token_id} <= set(ends) for ends in asked)
+        assert 0 < one.state.log_history[0]["grad_norm"] < math.inf
 
 
 def test_truncated_completions_are_left_out_of_the_loss_where_asked(
