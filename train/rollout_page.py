@@ -1,9 +1,9 @@
 """Rollouts to look at: what a step's groups wrote, where they looked, what they learn from it.
 
 One HTML page that stands alone, after figures A to C of APPO's supplement (arXiv:2602.23823): of
-each group the right rollouts beside the wrong ones; above them the frames, tinted by how much they
-were looked at, the crucial ones framed; the tokens coloured by their weight and underlined by
-their segment; rewards and advantages of each segment.
+each group the right rollouts beside the wrong ones; above them the frames with how much they were
+looked at, the crucial ones framed; the tokens coloured by their weight and underlined by their
+segment; rewards and advantages of each segment.
 """
 
 from collections.abc import Callable, Sequence

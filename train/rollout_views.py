@@ -160,7 +160,7 @@ def _rollout(
         tokens=_tokens(scored, place, rollout, token_bytes, advantages, times, config),
         is_truncated=rollout.is_truncated,
         heat=tuple(_level(share, *limits) for share in own),
-        shares=tuple(f"{share:.0%}" for share in own),
+        shares=tuple(f"{100 * share:.1f}" for share in own),
         looks="" if most is None or not times else f"looks most at {times[most]:.1f} s",
     )
 
