@@ -167,6 +167,39 @@ def test_a_completion_may_say_media_tokens(family: str, model: Any) -> None:
 
 
 @families
+@pytest.mark.parametrize("way", ["bfloat16 weights", "autocast"])
+def test_in_bfloat16_sharing_costs_no_precision(family: str, way: str) -> None:
+    """Both passes lie as far from float32; the shared one at most half as far again."""
+    reference = copy.deepcopy(tiny_model(family)).train()
+    model, groups = copy.deepcopy(reference), groups_of(family)
+    cast = groups
+    if way == "bfloat16 weights":
+        model.to(torch.bfloat16)
+        cast = [
+            replace(one, inputs={n: v.bfloat16() if "pixel" in n else v for n, v in pairs.items()})
+            for one in groups
+            for pairs in [one.inputs]
+        ]
+    exact = score_groups(reference, groups, share_prompts=False)
+    exact_gradients = backward(exact, reference.named_parameters())
+    errors = []
+    for share_prompts in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast"):
+            scores = score_groups(model, cast, share_prompts=share_prompts)
+        assert all(score.logprobs.dtype == torch.float32 for score in scores)
+        gradients = backward(scores, model.named_parameters())
+        pairs = list(zip(scores, exact, strict=True))
+        logprobs = sum(float((a.logprobs - b.logprobs).detach().abs().sum()) for a, b in pairs)
+        relative = [
+            float((gradients[name].float() - wanted).norm() / wanted.norm())
+            for name, wanted in exact_gradients.items()
+        ]
+        errors.append((logprobs, sum(relative) / len(relative)))
+    for ours, plain in zip(*errors, strict=True):
+        assert ours < 1.5 * plain
+
+
+@families
 def test_lora_trains_as_in_the_plain_pass(family: str) -> None:
     from peft import LoraConfig, get_peft_model
 
