@@ -248,7 +248,7 @@ def test_records_choose_the_same_frames_again(shown: Shown, tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.process
-@pytest.mark.parametrize("width", [800, 1280, 1600])
+@pytest.mark.parametrize("width", [500, 1000, 1280])
 def test_a_browser_shows_it_without_asking_for_anything(
     shown: Shown, tmp_path: Path, width: int
 ) -> None:
