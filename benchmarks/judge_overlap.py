@@ -53,7 +53,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     )
     ends = report.pop("ends")
     slow = ends["slow"]
-    rollouts = slow["means"]["rollouts"]
+    rollouts = statistics.mean(slow["seconds"]["rollouts"])
     pairs = zip(slow["waited"], report["seconds"]["slow"], strict=True)
     return {
         "settings": vars(options),

@@ -2,11 +2,11 @@
 
     python benchmarks/learner_pass.py [--family qwen2.5-vl] [--repeats 5] [--device cuda --shape 3b]
 
-Three forms take turns on one model and the same tokens: TRL's way (a row [prompt][completion] for
-each completion, the fused head that TRL 1.16 gives its models), our plain pass, and our shared one,
-also with APPO's frame attention of the last 3 layers. Each form runs in a process of its own;
-medians, ratios, peak memory above the model and the arithmetic ceiling are printed as JSON.
-One torch thread on a CPU, random weights.
+Forms take turns on one model and the same tokens: TRL's way (a row [prompt][completion] for each
+completion, the fused head that TRL 1.16 gives its models), our plain pass, and our shared one, also
+with APPO's frame attention of the last 3 layers, and with all of APPO. Each form runs in a process
+of its own; medians, ratios, peak memory above the model and the arithmetic ceiling are printed as
+JSON. One torch thread on a CPU, random weights.
 """
 
 import argparse
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.shapes import add_shape_options, random_group, random_model, shape_of
 from benchmarks.turns import UNITS, alternate, median_ratio, serve
 
-FORMS = ("trl", "plain", "shared", "shared with frame attention")
+FORMS = ("trl", "plain", "shared", "shared with frame attention", "shared with appo")
 
 
 def trl_pass(model: Any) -> Callable[[Any], Any]:
@@ -61,11 +61,34 @@ def learner_pass(form: str, model: Any) -> Callable[[Any], Any]:
 
     if form == "trl":
         return trl_pass(model)
+    if form == "shared with appo":
+        return lambda group: appo_pass(model, group)
     layers = 3 if form == "shared with frame attention" else None
     share = form != "plain"
     return lambda group: (
         score_groups(model, [group], share_prompts=share, frame_layers=layers)[0].logprobs
     )
+
+
+def appo_pass(model: Any, group: Any) -> Any:
+    """Log-probs under APPO's weights: frame attention, choice of frames and tokens, divergence."""
+    import torch
+
+    from train.appo import AppoConfig, token_weights_from_hidden
+    from train.grouped_forward import score_groups
+
+    (score,) = score_groups(model, [group], frame_layers=3)
+    rewards = torch.arange(len(group.completions)) % 2  # every second completion is right
+    weights = token_weights_from_hidden(
+        score.frame_attention,
+        score.hidden_states,
+        model.lm_head.weight.detach(),
+        score.mask,
+        rewards.to(score.logprobs),
+        AppoConfig(),
+    )
+    # Weighted in the backward pass only, so that all forms name the same log-probs.
+    return score.logprobs + (weights - 1) * (score.logprobs - score.logprobs.detach())
 
 
 def worker(options: argparse.Namespace) -> None:
@@ -91,7 +114,8 @@ def worker(options: argparse.Namespace) -> None:
 
 def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     """All forms, and what they come to."""
-    commands = {form: [sys.executable, __file__, "--form", form, *sys.argv[1:]] for form in FORMS}
+    forms = options.forms or FORMS
+    commands = {form: [sys.executable, __file__, "--form", form, *sys.argv[1:]] for form in forms}
     report = alternate(commands, options.repeats)
     del report["ends"]
     shape = shape_of(options)
@@ -103,18 +127,24 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
         **report,
         **{
             f"times faster than trl, {unit}": {
-                form: median_ratio(report, "trl", form, unit) for form in FORMS
+                form: median_ratio(report, "trl", form, unit) for form in forms
             }
             for unit in UNITS
+            if "trl" in forms
         },
         "ceiling (tokens of the language model)": round(
             plain / (prompt + shape.completions * shape.tokens), 2
         ),
         **{
-            f"frame attention costs, {unit}": median_ratio(report, FORMS[3], "shared", unit)
+            f"over shared, {unit}": {
+                form: median_ratio(report, form, "shared", unit) for form in forms
+            }
             for unit in UNITS
+            if "shared" in forms
         },
-        "memory over trl's": {form: round(peaks[form] / peaks["trl"], 3) for form in FORMS},
+        "memory over trl's": {
+            form: round(peaks[form] / peaks["trl"], 3) for form in forms if "trl" in forms
+        },
     }
 
 
@@ -124,6 +154,7 @@ def main() -> None:
     add_shape_options(parser)
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--repeats", type=int, default=5, help="turns that count")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, help="which forms; all of them")
     parser.add_argument("--form", choices=FORMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.form:

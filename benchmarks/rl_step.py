@@ -64,9 +64,12 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     result = {
         "settings": vars(options),
         **report,
-        "mean seconds of each phase": {
-            form: {name: round(value, 3) for name, value in sorted(end["means"].items())}
-            for form, end in ends.items()
+        **{
+            f"mean {unit} of each phase": {
+                form: {name: round(statistics.mean(s), 3) for name, s in end[unit].items()}
+                for form, end in ends.items()
+            }
+            for unit in UNITS
         },
         "ceiling (tokens of the language model)": round(
             plain / (prompt + shape.completions * shape.tokens), 2
@@ -80,10 +83,9 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
         if {"pa-grpo", "pa-grpo+appo"} <= set(forms):
             ratio = median_ratio(report, "pa-grpo+appo", "pa-grpo", unit)
             result[f"appo over none, whole step, {unit}"] = ratio
-    if {"pa-grpo", "pa-grpo+appo"} <= set(forms):
-        result["appo over none, learner"] = _learner_ratio(
-            ends["pa-grpo+appo"]["phases"], ends["pa-grpo"]["phases"]
-        )
+            result[f"appo over none, learner, {unit}"] = _learner_ratio(
+                ends["pa-grpo+appo"][unit], ends["pa-grpo"][unit]
+            )
     return result
 
 

@@ -20,6 +20,7 @@ from benchmarks.shapes import Shape, dtype_of, shape_of
 from benchmarks.turns import peak_megabytes
 
 FRAMES = 16
+REST = "optimizer and the rest"
 JUDGE_RULES = [
     {"contains": ["### Observations", "poor"], "reply": "Too little. <judgement>No</judgement>"},
     {"contains": "### Observations", "reply": "It follows. <judgement>Yes</judgement>"},
@@ -291,7 +292,9 @@ class Phases:
         self._told, sys.stdout = sys.stdout, sys.stderr
         self._is_timing = False
         self.seconds: dict[str, float] = {}
+        self.processor: dict[str, float] = {}
         self.steps: list[dict[str, float]] = []
+        self.processor_steps: list[dict[str, float]] = []
         self.waited: list[float] = []
 
     def time(self, owner: Any, name: str, phase: str) -> None:
@@ -301,11 +304,16 @@ class Phases:
         def timed(*given: Any, **named: Any) -> Any:
             if self._is_timing:
                 return method(*given, **named)
-            self._is_timing, began = True, time.perf_counter()
+            self._is_timing = True
+            began = time.perf_counter(), time.process_time()
             result = method(*given, **named)
             self._settle()
             self._is_timing = False
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
+            ends = time.perf_counter(), time.process_time()
+            for counted, start, end in zip(
+                (self.seconds, self.processor), began, ends, strict=True
+            ):
+                counted[phase] = counted.get(phase, 0.0) + end - start
             return result
 
         setattr(owner, name, timed)
@@ -327,16 +335,19 @@ class Phases:
                     phases.before = peak_megabytes(phases.device)
                     phases.tell("ready")
                     sys.stdin.readline()
-                phases.seconds = {}
+                phases.seconds, phases.processor = {}, {}
                 phases.began = time.perf_counter(), time.process_time()
 
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 phases._settle()
                 wall, processor = time.perf_counter(), time.process_time()
-                taken = wall - phases.began[0]
-                rest = taken - sum(phases.seconds.values())
-                phases.steps.append({**phases.seconds, "optimizer and the rest": rest})
-                phases.tell(taken, processor - phases.began[1])
+                taken, used = wall - phases.began[0], processor - phases.began[1]
+                for steps, whole, counted in (
+                    (phases.steps, taken, phases.seconds),
+                    (phases.processor_steps, used, phases.processor),
+                ):
+                    steps.append({**counted, REST: whole - sum(counted.values())})
+                phases.tell(taken, used)
                 control.should_training_stop = not sys.stdin.readline()
 
         return Turns()
@@ -346,15 +357,14 @@ class Phases:
 
     def end(self) -> None:
         """The last line: peak memory, and the phases of the steps that counted."""
-        names = {name for step in self.steps for name in step}
-        counted = self.steps[1:] or self.steps
-        means = {
-            name: sum(step.get(name, 0.0) for step in counted) / len(counted) for name in names
+        end = {
+            "megabytes": peak_megabytes(self.device) - self.before,
+            "value": 0.0,
+            "seconds": _by_phase(self.steps),
+            "processor seconds": _by_phase(self.processor_steps),
+            "waited": self.waited[1:],
         }
-        peak = peak_megabytes(self.device) - self.before
-        phases = {name: [step.get(name, 0.0) for step in counted] for name in names}
-        end = {"megabytes": peak, "value": 0.0, "phases": phases, "means": means}
-        self.tell(json.dumps({**end, "waited": self.waited[1:]}))
+        self.tell(json.dumps(end))
 
     def tell(self, *what: Any) -> None:
         """A line to whoever started this worker."""
@@ -365,6 +375,12 @@ class Phases:
             import torch
 
             torch.cuda.synchronize()
+
+
+def _by_phase(steps: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Seconds of each phase in each step that counts: all but the first."""
+    names = {name for step in steps for name in step}
+    return {name: [step.get(name, 0.0) for step in steps[1:]] for name in sorted(names)}
 
 
 @contextlib.contextmanager
