@@ -59,7 +59,7 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]  # untyped in TRL
         # Qwen-VL models do not take the count themselves; SFTTrainer's loss, which is used, does.
         self.model_accepts_loss_kwargs = True
         self._rows_ahead = rows_ahead
-        self._waited_seconds = 0.0
+        self._waited_until_log = 0.0
         self._logged_at = time.perf_counter()
         self.total_waited_seconds = 0.0
 
@@ -72,16 +72,16 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]  # untyped in TRL
         """The micro-batches of the next step."""
         started = time.perf_counter()
         fetched = super().get_batch_samples(*args, **kwargs)
-        self._waited_seconds += time.perf_counter() - started
+        self.total_waited_seconds += time.perf_counter() - started
         return fetched
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With `data_wait_share`: how much of the time since the last log no data was there."""
         now = time.perf_counter()
         if "loss" in logs:
-            logs["data_wait_share"] = self._waited_seconds / max(now - self._logged_at, 1e-9)
-            self.total_waited_seconds += self._waited_seconds
-            self._waited_seconds, self._logged_at = 0.0, now
+            waited = self.total_waited_seconds - self._waited_until_log
+            logs["data_wait_share"] = waited / max(now - self._logged_at, 1e-9)
+            self._waited_until_log, self._logged_at = self.total_waited_seconds, now
         super().log(logs, start_time)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

@@ -1,39 +1,26 @@
 """From questions and files to what a model is given: one place decides pixels and tokens.
 
 Fine-tuning, sampling and evaluation all ask here, so a clip has the same pixels, tokens, times and
-positions in each. The model's own processor prepares pixels and spells out the tokens of a medium;
-what it is told makes it right:
-
-- frames are chosen and capped by `media` already (`FrameSpec`), so nothing is sampled again, and a
-  frame is rounded to whole tokens (28 pixels for Qwen2.5-VL, 32 for Qwen3-VL) within the same cap;
-- times are the frames' real ones: a temporal cell of two frames lasts twice their mean distance;
-- an odd number of frames repeats the last one, as the processors do.
+positions in each. Pixels and the tokens of a medium are the model's own processor's
+(`train.prepared_media`), the text is the template's prompt in the model's own chat template.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import groupby
-from math import ceil, sqrt
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from media.frames import MediaError
 from schemas.prompting import task_prompt
 from schemas.questions import MediaRef, VideoQuestion
-from schemas.samples import Reason
 from schemas.traces import TraceTemplate
-from train.frame_loader import DecodedMedia, FrameLoader
-from train.models import processor_family, tokens_per_second, video_metadata
+from train.frame_loader import FrameLoader
+from train.models import processor_family, tokens_per_second
 from train.positions import qwen2_5_positions
-
-# Processors refuse longer pictures.
-_MAX_ASPECT = 200
-_TOKEN_TEXTS_KEPT = 4096
+from train.prepared_media import MediaProcessor, Vision
 
 
 @dataclass(frozen=True)
@@ -42,32 +29,6 @@ class PromptText:
 
     ids: "np.ndarray[Any, Any]"
     media: tuple[MediaRef, ...]
-
-
-@dataclass(frozen=True)
-class _Vision:
-    """One medium, ready: pixels, their grid (cells, height, width in patches), its tokens."""
-
-    kind: str
-    pixels: Tensor
-    grid: Tensor
-    token_ids: "np.ndarray[Any, Any]"
-    seconds_per_cell: float = 0.0
-
-
-@dataclass
-class _TextOfTokens:
-    """How this processor's tokenizer reads the tokens of media; few texts, asked often."""
-
-    tokenizer: Any
-    ids: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        @lru_cache(_TOKEN_TEXTS_KEPT)
-        def ids(text: str) -> "np.ndarray[Any, Any]":
-            return np.array(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-        self.ids = ids
 
 
 class VideoInputs:
@@ -80,14 +41,11 @@ class VideoInputs:
         self.tokenizer = processor.tokenizer
         self._family = processor_family(processor)
         self._tokens_per_second = tokens_per_second(processor)
-        self._cell = int(processor.video_processor.temporal_patch_size)
-        self._merge = int(processor.video_processor.merge_size)
-        self._patch = int(processor.video_processor.patch_size)
+        self._media = MediaProcessor(processor, loader)
         self._media_ids = {
             "image": int(processor.image_token_id),
             "video": int(processor.video_token_id),
         }
-        self._media_text = _TextOfTokens(self.tokenizer)
         markers = sorted(set(self.tokenizer.all_special_tokens), key=len, reverse=True)
         self._markers = re.compile("|".join(re.escape(marker) for marker in markers))
 
@@ -138,7 +96,7 @@ class VideoInputs:
 
     def prompts(self, texts: Sequence[PromptText]) -> list[dict[str, Tensor]]:
         """As `prompt` for several, with few calls of the processor."""
-        visions = iter(self._visions([ref for text in texts for ref in text.media]))
+        visions = iter(self._media.prepare([ref for text in texts for ref in text.media]))
         return [self._assembled(text, [next(visions) for _ in text.media]) for text in texts]
 
     def cell_seconds(
@@ -153,20 +111,12 @@ class VideoInputs:
             seconds
             for ref in refs
             if ref.kind == "video"
-            for seconds in self.loader.load(ref).times_seconds[:: self._cell]
+            for seconds in self.loader.load(ref).times_seconds[:: self._media.frames_per_cell]
         ]
 
     def most_vision_tokens(self, ref: MediaRef) -> int:
         """The most tokens that a file of this kind can become, without looking at it."""
-        spec, side = self.loader.spec, self._patch * self._merge
-        # A strip one token high is rounded up to that height: it holds more tokens than the cap.
-        strip = ceil(sqrt(_MAX_ASPECT * spec.max_pixels) / side)
-        per_cell = max(spec.max_pixels // side**2, strip)
-        if ref.kind == "image":
-            return per_cell
-        if self._family == "qwen3-vl":  # spells out the time of each cell, between two markers
-            per_cell += len(self._media_text.ids("<99999.9 seconds>")) + 2
-        return -(-spec.max_frames // self._cell) * per_cell
+        return self._media.most_tokens(ref)
 
     def _prompt_text(self, question: VideoQuestion, refs: Sequence[MediaRef]) -> str:
         if not any(segment.tag == "time" for segment in self.template.segments):
@@ -185,85 +135,7 @@ class VideoInputs:
             num_frames=len(clip),
         ).text
 
-    def _visions(self, refs: Sequence[MediaRef]) -> list[_Vision]:
-        """The media, in order. Clips of equal length go through the processor together."""
-        decoded = [self.loader.load(ref) for ref in refs]
-        for ref, medium in zip(refs, decoded, strict=True):
-            _check_shape(ref, medium)
-        order = sorted(range(len(refs)), key=lambda i: (decoded[i].kind, len(decoded[i])))
-        result: dict[int, _Vision] = {}
-        for (kind, _), run in groupby(order, key=lambda i: (decoded[i].kind, len(decoded[i]))):
-            places = list(run)
-            prepare = self._videos if kind == "video" else self._images
-            for place, vision in zip(places, prepare([decoded[i] for i in places]), strict=True):
-                result[place] = vision
-        return [result[place] for place in range(len(refs))]
-
-    def _videos(self, clips: Sequence[DecodedMedia]) -> list[_Vision]:
-        """Clips of the same number of frames."""
-        spare = -len(clips[0]) % self._cell
-        num_frames = len(clips[0]) + spare
-        pixels = [_with_last_repeated(clip.pixels, spare) for clip in clips]
-        metadata = [
-            video_metadata(
-                num_frames,
-                [*clip.times_seconds, *clip.times_seconds[-1:] * spare],
-                _frame_distance(clip),
-            )
-            for clip in clips
-        ]
-        frames_counted = num_frames if self._family == "qwen3-vl" else 1
-        output = self.processor.video_processor(
-            videos=pixels,
-            video_metadata=metadata,
-            do_sample_frames=False,
-            input_data_format="channels_last",
-            size=self._size(frames_counted),
-            cap_pixels_per_frame=False,
-            return_metadata=True,
-            return_tensors="pt",
-        )
-        grids = output["video_grid_thw"]
-        patches = output["pixel_values_videos"].split(grids.prod(1).tolist())
-        return [
-            _Vision(
-                "video",
-                patches[index],
-                grids[index],
-                self._media_text.ids(self.processor.replace_video_token(output, video_idx=index)),
-                round(self._cell * _frame_distance(clip), 6),
-            )
-            for index, clip in enumerate(clips)
-        ]
-
-    def _images(self, pictures: Sequence[DecodedMedia]) -> list[_Vision]:
-        output = self.processor.image_processor(
-            images=[picture.pixels[0] for picture in pictures],
-            input_data_format="channels_last",
-            size=self._size(1),
-            return_tensors="pt",
-        )
-        grids = output["image_grid_thw"]
-        patches = output["pixel_values"].split(grids.prod(1).tolist())
-        return [
-            _Vision(
-                "image",
-                patches[index],
-                grids[index],
-                self._media_text.ids(self.processor.replace_image_token(output, image_idx=index)),
-            )
-            for index in range(len(pictures))
-        ]
-
-    def _size(self, frames_counted: int) -> dict[str, int]:
-        """Limits in pixels that let the processor round to whole tokens and do nothing else."""
-        side = self._patch * self._merge
-        return {
-            "shortest_edge": side**2 * frames_counted,
-            "longest_edge": max(self.loader.spec.max_pixels, side**2) * frames_counted,
-        }
-
-    def _assembled(self, text: PromptText, visions: Sequence[_Vision]) -> dict[str, Tensor]:
+    def _assembled(self, text: PromptText, visions: Sequence[Vision]) -> dict[str, Tensor]:
         places = np.flatnonzero(np.isin(text.ids, list(self._media_ids.values())))
         pieces, done = [], 0
         for place, vision in zip(places.tolist(), visions, strict=True):
@@ -299,7 +171,7 @@ class VideoInputs:
             video_grid_thw=inputs.get("video_grid_thw"),
             seconds_per_cell=seconds,
             tokens_per_second=self._tokens_per_second,
-            merge_size=self._merge,
+            merge_size=self._media.merge_size,
         )
         inputs["position_ids"] = positions[:, None]
 
@@ -341,24 +213,3 @@ _MEDIA_TENSORS = (
     "pixel_values",
     "image_grid_thw",
 )
-
-
-def _check_shape(ref: MediaRef, medium: DecodedMedia) -> None:
-    _, height, width, _ = medium.pixels.shape
-    if max(height, width) > _MAX_ASPECT * min(height, width):
-        raise MediaError(
-            Reason.UNDECODABLE,
-            f"{ref.path!r}: its frames are {width}x{height}; processors take pictures of at most"
-            f" 1:{_MAX_ASPECT}",
-        )
-
-
-def _frame_distance(clip: DecodedMedia) -> float:
-    """Seconds between neighbouring frames, on average; of a single frame, how long it lasts."""
-    if len(clip) > 1:
-        return (clip.times_seconds[-1] - clip.times_seconds[0]) / (len(clip) - 1)
-    return clip.duration_seconds or 1.0
-
-
-def _with_last_repeated(pixels: "np.ndarray[Any, Any]", spare: int) -> "np.ndarray[Any, Any]":
-    return np.concatenate([pixels, *[pixels[-1:]] * spare]) if spare else pixels
