@@ -30,6 +30,10 @@ FAMILY = FAMILIES[0]
 NUMBERS = ("overall", "slices", "mismatch", "errors", "conditions", "truncated")
 
 
+def questions_in(path: Path) -> list[VideoQuestion]:
+    return [row for row in read_questions(path) if isinstance(row, VideoQuestion)]
+
+
 def num_answers(out: Path) -> int:
     path = out / ANSWERS_FILE
     return max(path.read_bytes().count(b"\n") - 1, 0) if path.exists() else 0
@@ -139,9 +143,7 @@ def test_rows_that_failed_are_asked_again_on_request_only(tmp_path: Path) -> Non
 
 
 def test_one_folder_has_one_writer(tmp_path: Path) -> None:
-    questions = [
-        row for row in read_questions(write_world(tmp_path)) if isinstance(row, VideoQuestion)
-    ]
+    questions = questions_in(write_world(tmp_path))
     with (
         AnswerLog(tmp_path, questions, {"weights": "w"}),
         pytest.raises(UsageError, match="written by another evaluation"),
@@ -150,10 +152,21 @@ def test_one_folder_has_one_writer(tmp_path: Path) -> None:
         pass
 
 
+def test_half_a_line_is_no_answer_and_is_written_over(tmp_path: Path) -> None:
+    questions = questions_in(write_world(tmp_path))
+    with AnswerLog(tmp_path, questions, {}) as log:
+        log.add([Prediction(questions[0], output="one"), Prediction(questions[1], output="two")])
+    data = (tmp_path / ANSWERS_FILE).read_bytes()
+    (tmp_path / ANSWERS_FILE).write_bytes(data[:-7])
+    with AnswerLog(tmp_path, questions, {}) as log:
+        assert questions[0] in log
+        assert questions[1] not in log
+        log.add([Prediction(questions[1], output="two")])
+    assert (tmp_path / ANSWERS_FILE).read_bytes() == data
+
+
 def test_answers_with_any_characters_are_kept(tmp_path: Path) -> None:
-    questions = [
-        row for row in read_questions(write_world(tmp_path)) if isinstance(row, VideoQuestion)
-    ]
+    questions = questions_in(write_world(tmp_path))
     output = "line\nnext\u2028 \u0000 \ufffd é"
     with AnswerLog(tmp_path, questions, {}) as log:
         log.add([Prediction(questions[0], output=output, token_counts={"think": 3})])
@@ -165,9 +178,7 @@ def test_answers_with_any_characters_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_line_that_somebody_changed_is_an_error(tmp_path: Path) -> None:
-    questions = [
-        row for row in read_questions(write_world(tmp_path)) if isinstance(row, VideoQuestion)
-    ]
+    questions = questions_in(write_world(tmp_path))
     (tmp_path / ANSWERS_FILE).write_text('{"made_with": {}}\nhello\n', "utf-8")
     with pytest.raises(UsageError, match="line 2, is no JSON"):
         AnswerLog(tmp_path, questions, {})
