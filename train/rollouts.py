@@ -55,7 +55,8 @@ def sample_completions(
     0 or above; None takes one from torch's generator) and not on the other prompts.
     `model` may be wrapped (peft, DistributedDataParallel); its training mode and rope deltas are
     left as they were. `features` is what a tower that does not change said about each prompt's
-    media (`train.media_features.encode_media`). Raises ValueError for input that makes no sense.
+    media (`train.media_features.encode_media`); the plain path runs its tower all the same. Raises
+    ValueError for input that makes no sense.
     """
     _check(prompts, group_size, seeds, features)
     if seeds is None:
@@ -187,7 +188,7 @@ def _draw_plainly(
     sampling: Sampling,
     end_ids: Sequence[int],
     seeds: Sequence[int],
-    features: Sequence[MediaFeatures] | None,
+    _: Sequence[MediaFeatures] | None,
 ) -> Tensor:
     """As `_draw_shared`, by transformers' `generate` on `group_size` copies of each prompt."""
     options: dict[str, Any] = {"do_sample": False}
@@ -210,11 +211,7 @@ def _draw_plainly(
             kinds = inputs.get("mm_token_type_ids", torch.zeros_like(inputs["input_ids"]))
             own = prompt_positions(model, inputs)[:, None].expand(-1, group_size, -1)
             text = torch.arange(ids.shape[1], device=ids.device).expand(1, group_size, -1)
-            known = [] if features is None else [features[number]] * group_size
-            with (
-                answering_with(model, known) if known else nullcontext(),
-                torch.random.fork_rng(devices=[ids.device] if ids.is_cuda else []),
-            ):
+            with torch.random.fork_rng(devices=[ids.device] if ids.is_cuda else []):
                 torch.manual_seed(seeds[number])
                 output = model.generate(
                     input_ids=ids,
