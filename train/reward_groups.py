@@ -80,7 +80,7 @@ class GroupRewarder:
     its perception accuracy is 0 and its verdict None. `allow_leaks` sends it.
 
     With `sum_over_processes` all processes pause and stop together where the judge is down; each of
-    them must call `start` and `wait` equally often.
+    them must call `start` and `wait` equally often. `stop_requested` ends a pause: `wait` raises.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class GroupRewarder:
         allow_leaks: bool = False,
         patience: JudgePatience | None = None,
         sum_over_processes: SumOverProcesses = list,
+        stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
         if judge is not None and not any(s.role == "perception" for s in template.segments):
             raise ValueError(
@@ -108,7 +109,9 @@ class GroupRewarder:
         self.allow_leaks = allow_leaks
         self.health = None
         if judge is not None:
-            self.health = JudgeHealth(judge, patience or JudgePatience(), sum_over_processes)
+            self.health = JudgeHealth(
+                judge, patience or JudgePatience(), sum_over_processes, stop_requested
+            )
         self._published = dict(published or {})
         self._duration_seconds = duration_seconds or (lambda question: 0.0)
 

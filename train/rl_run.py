@@ -71,7 +71,7 @@ def run(config: RlConfig, settings: Settings, questions: Sequence[VideoQuestion]
             processor=processor,
             template=settings.template,
             rule=rule,
-            rewarder=_rewarder(config, settings, judge, loader),
+            rewarder=_rewarder(config, settings, judge, loader, stop),
             observe=reports.observe,
             share_prompts=config.share_prompts,
             peft_config=_adapter(config),
@@ -151,7 +151,11 @@ def _loader(config: RlConfig) -> FrameLoader:
 
 
 def _rewarder(
-    config: RlConfig, settings: Settings, judge: JudgeCalls | None, loader: FrameLoader
+    config: RlConfig,
+    settings: Settings,
+    judge: JudgeCalls | None,
+    loader: FrameLoader,
+    stop: StopAtBoundary,
 ) -> GroupRewarder:
     def duration_seconds(question: VideoQuestion) -> float:
         video = next((ref for ref in question.media if ref.kind == "video"), None)
@@ -178,6 +182,7 @@ def _rewarder(
             max_pauses=config.judge_pauses,
         ),
         sum_over_processes=sum_over_processes,
+        stop_requested=lambda: stop.is_requested,
     )
 
 

@@ -28,6 +28,7 @@ Key = tuple[str, str]
 
 _JUDGED_ENOUGH = 100  # verdicts, before a judge that says nothing readable is given up
 _LONGEST_PAUSE_SECONDS = 300.0
+_LOOK_SECONDS = 0.2  # how often a pause looks whether it is to end
 
 
 class JudgeUnavailableError(Exception):
@@ -58,6 +59,7 @@ class JudgeHealth:
     """One judge with the patience that is had with it, over the steps of a run.
 
     `sum_over_processes` adds numbers up over all processes: all of them pause and stop together.
+    Where `stop_requested` says so, a pause ends and training stops instead of asking again.
     """
 
     def __init__(
@@ -65,9 +67,11 @@ class JudgeHealth:
         judge: JudgeCalls,
         patience: JudgePatience,
         sum_over_processes: SumOverProcesses = list,
+        stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
         self.judge, self.patience = judge, patience
         self.sum_over_processes = sum_over_processes
+        self.stop_requested = stop_requested
         self._recent: deque[tuple[float, float]] = deque()
 
     def unreadable_share(self, replied: float, unreadable: float) -> float:
@@ -153,15 +157,16 @@ class StepVerdicts:
             exhausted = self._collect()
             silent = [one for one in self._asked.values() if one.has_no_reply]
             num_silent = sum(one.rollouts for one in silent)
-            asked, missing, unreadable, stops = self._health.sum_over_processes(
+            asked, missing, unreadable, spent, stops = self._health.sum_over_processes(
                 [
                     float(self.num_asked),
                     float(num_silent),
                     float(self.num_missing - num_silent),
                     float(bool(exhausted)),
+                    float(self._health.stop_requested()),
                 ]
             )
-            if stops:
+            if spent:
                 raise JudgeUnavailableError(
                     exhausted or "the judge's budget is used up in another process"
                 )
@@ -171,14 +176,15 @@ class StepVerdicts:
                 f"no reply of the judge {judge.spec} on {missing:.0f} of {asked:.0f} observations"
                 f" of a step, more than {patience.max_missing_share:.0%}{_last_words(silent)}"
             )
-            if self.num_pauses >= patience.max_pauses:
+            if stops or self.num_pauses >= patience.max_pauses:
                 judge.forget_failures()  # a resumed run asks again
-                raise JudgeUnavailableError(f"{told}; given up after {self.num_pauses} pauses")
+                end = "and a stop was asked for" if stops else "given up"
+                raise JudgeUnavailableError(f"{told}; {end} after {self.num_pauses} pauses")
             seconds = min(patience.pause_seconds * 2**self.num_pauses, _LONGEST_PAUSE_SECONDS)
             self.num_pauses += 1
             number = f"{self.num_pauses} of {patience.max_pauses}"
             log.warning("%s; pausing for %g s, then asking again (%s)", told, seconds, number)
-            time.sleep(seconds)
+            self._sleep(seconds)
             judge.forget_failures()
             for one in silent:
                 one.outcome = None
@@ -189,6 +195,11 @@ class StepVerdicts:
                 f"the judge {judge.spec} replies, but {share:.0%} of its last verdicts cannot be"
                 f" read{self._reasons()}: give it more tokens or another prompt, or another judge"
             )
+
+    def _sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._health.stop_requested():
+            time.sleep(min(left, _LOOK_SECONDS))
 
     def _submit(
         self, question: VideoQuestion, observation: str, output: str

@@ -224,6 +224,25 @@ def test_a_judge_that_stays_down_stops_training_and_a_resumed_run_asks_again(
         assert pending.use.pauses == 0
 
 
+def test_a_stop_ends_a_pause(model_server: RunningServer, tmp_path: Path) -> None:
+    model_server.control(replies=RULES, rates={"unavailable": 1.0})
+    stop = threading.Event()
+    with open_judge(model_server, tmp_path) as judge:
+        rewarder = GroupRewarder(P2R, LIMITS, judge, stop_requested=stop.is_set)
+        pending = rewarder.start([group_of("ok", "poor")])
+        threading.Timer(1.0, stop.set).start()
+        began = time.monotonic()
+        with pytest.raises(JudgeUnavailableError, match="a stop was asked for after 1 pauses"):
+            pending.wait()
+        assert time.monotonic() - began < 8  # the pause would take 10 s
+    model_server.control(rates={})
+    with open_judge(model_server, tmp_path) as judge:
+        # a stop that is asked for while the judge is well changes nothing here
+        rewarder = GroupRewarder(P2R, LIMITS, judge, stop_requested=stop.is_set)
+        (rewards,) = rewarder.start([group_of("ok", "poor")]).wait()
+        assert [one.accuracy for one in rewards.perception or ()] == [1, 0]
+
+
 def test_a_refused_account_is_not_asked_for_ever(
     model_server: RunningServer, tmp_path: Path
 ) -> None:
