@@ -7,12 +7,23 @@ from typing import Any
 import pytest
 import torch
 from helpers.replays import RlWorld, rl_world
+from helpers.training_world import tiny_model_folder
 from test_trainer_equals_trl import settings
 
+from media.sampling import FrameSpec
+from sandbox.clips import main as render
+from schemas.annotations import read_questions
+from schemas.questions import VideoQuestion
 from train.algorithms import parse_algo
 from train.appo import AppoConfig
+from train.frame_loader import FrameLoader
 from train.group_updates import UpdateRule
+from train.judge_calls import JudgeCalls
+from train.micro_batches import StepReport
+from train.models import load_processor
 from train.resuming import EpochSampler, last_whole_checkpoint
+from train.reward_groups import GroupRewarder
+from train.rewards import RewardConfig
 from train.trainer import VideoGRPOTrainer
 from train.trl_library import RepeatSampler
 
@@ -24,10 +35,18 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> RlWorld:
     return rl_world(tmp_path_factory.mktemp("clips"), num=3)
 
 
-def trainer(world: RlWorld, folder: Path, *, draws: bool = True, **more: Any) -> VideoGRPOTrainer:
+def trainer(
+    world: RlWorld,
+    folder: Path,
+    *,
+    draws: bool = True,
+    rewarder: Any = None,
+    observe: Any = None,
+    **more: Any,
+) -> VideoGRPOTrainer:
     """AdamW, a group a step; with sampled completions, unless they are replayed."""
     spec = parse_algo("pa-grpo+appo")
-    given = {} if draws else {"rollout_source": world.replay(SIZE)}
+    given: dict[str, Any] = {} if draws else {"rollout_source": world.replay(SIZE)}
     return VideoGRPOTrainer(
         world.model(),
         settings(
@@ -49,7 +68,8 @@ def trainer(world: RlWorld, folder: Path, *, draws: bool = True, **more: Any) ->
         processor=world.processor,
         template=world.template,
         rule=UpdateRule(spec, scale=True, appo=AppoConfig(tokens_per_frame=4)),
-        rewarder=world.rewards(),
+        rewarder=rewarder or world.rewards(),
+        observe=observe,
         **given,
     )
 
@@ -79,6 +99,47 @@ def test_resumed_weights_are_the_uninterrupted_ones_to_the_bit(
         for name, value in weights(whole).items():
             assert torch.equal(weights(resumed)[name], value), name
     assert any(not torch.equal(weights(whole)[name], value) for name, value in start.items())
+
+
+def test_a_resumed_run_has_its_verdicts_from_the_ledger(tmp_path: Path) -> None:
+    """The oracle is asked about each observation once; after a resume about none again."""
+    root = tmp_path / "world"
+    rendered = ["--clips", "3", "--stills", "0", "--questions", "3", "--preset", "tiny"]
+    assert render(["--out", str(root), *rendered]) == 0
+    questions = [
+        row for row in read_questions(root / "questions.json") if isinstance(row, VideoQuestion)
+    ]
+    loader = FrameLoader(root, spec=FrameSpec("uniform:6", 56 * 56), cache_dir=None)
+    processor = load_processor(tiny_model_folder("qwen2.5-vl"))
+    world = RlWorld(root, questions, loader, processor, "qwen2.5-vl")
+    told: list[StepReport] = []
+
+    def learned(checkpoint: Path | None) -> VideoGRPOTrainer:
+        told.clear()
+        ledger = tmp_path / "judge-0.duckdb"
+        with JudgeCalls("oracle:0", ledger_path=ledger, media_root=root) as judge:
+            one = trainer(
+                world,
+                tmp_path / "run",
+                draws=False,
+                rewarder=GroupRewarder(world.template, RewardConfig(length_weight=0), judge),
+                observe=lambda report: told.append(report) or {},
+                max_steps=4,
+            )
+            one.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        return one
+
+    whole = learned(None)
+    uses = [report.judge for report in told]
+    assert sum(use.stats.calls for use in uses if use) > 0
+    resumed = learned(tmp_path / "run" / "checkpoint-2")
+    uses = [report.judge for report in told]
+    assert [report.step for report in told] == [3, 4]
+    assert sum(use.asked for use in uses if use) > 0
+    assert sum(use.stats.calls for use in uses if use) == 0
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(resumed)[name], value), name
+    loader.close()
 
 
 def test_a_checkpoint_that_was_cut_off_is_passed_over(clips: RlWorld, tmp_path: Path) -> None:
