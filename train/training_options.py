@@ -219,7 +219,7 @@ class _TrlOptions:
 
         parser: argparse.ArgumentParser = dataclass_parser(self._class)
         parser.error = _raise_usage_error  # type: ignore[method-assign]
-        known = {field.name for field in self._fields}
+        known = {field.name: field for field in self._fields}
         hints = get_type_hints(self._class)
         for action in list(parser._actions):
             if action.dest not in known:
@@ -228,7 +228,9 @@ class _TrlOptions:
                 parser._actions.remove(action)
                 continue
             action.default = argparse.SUPPRESS
-            if _may_be_none(hints[action.dest]) and callable(action.type):
+            # Where "none" is a value of TRL's own (report_to), it stays one.
+            is_word = known[action.dest].default == "none"
+            if _may_be_none(hints[action.dest]) and callable(action.type) and not is_word:
                 action.type = _or_none(action.type)
         return parser
 

@@ -44,7 +44,7 @@ def test_trls_options_are_typed_as_trl_types_them() -> None:
         "--weight-decay=0.01", "--max-steps", "-1", "--flags", "a", "--lr-scheduler-type", "cosine",
         "--tf32", "true", "--no-remove-unused-columns", "--output-dir", "o", "--seed", "7",
         "--lr-scheduler-kwargs", '{"min_lr": 0.1}', "--gradient_checkpointing",
-        "--neftune-noise-alpha", "none",
+        "--neftune-noise-alpha", "none", "--report-to", "none",
     )  # fmt: skip
     assert config.flags == ("a",)
     assert trl == {
@@ -57,6 +57,7 @@ def test_trls_options_are_typed_as_trl_types_them() -> None:
         "lr_scheduler_kwargs": '{"min_lr": 0.1}',
         "gradient_checkpointing": True,
         "neftune_noise_alpha": None,
+        "report_to": "none",
     }
 
 
