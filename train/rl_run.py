@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 def run(config: RlConfig, settings: Settings, questions: Sequence[VideoQuestion]) -> int:
     """Train, and return the exit status. The judge is asked whether it is there first."""
-    checkpoint = last_whole_checkpoint(config.output_dir, num_processes=num_processes())
+    checkpoint = checkpoint_of(config.output_dir)
     step = 0 if checkpoint is None else _step_of(checkpoint)
     with ExitStack() as closing:
         judge = None
@@ -293,6 +293,17 @@ def _check_start(trainer: VideoGRPOTrainer, rows: QuestionRows, config: RlConfig
         )
     except StartCheckError as error:
         raise UsageError(f"--model {config.model}: {error}") from None
+
+
+def checkpoint_of(folder: Path) -> Path | None:
+    """The checkpoint to go on from. Raises UsageError where there are only foreign ones."""
+    found = last_whole_checkpoint(folder, num_processes=num_processes())
+    if found is None and any(folder.glob("checkpoint-*/trainer_state.json")):
+        raise UsageError(
+            f"the checkpoints in {folder} were not written by {num_processes()} processes; resume"
+            " with as many as before, or begin anew in another --output-dir"
+        )
+    return found
 
 
 def _step_of(checkpoint: Path) -> int:

@@ -13,6 +13,7 @@ from test_trainer_equals_trl import settings
 from media.sampling import FrameSpec
 from sandbox.clips import main as render
 from schemas.annotations import read_questions
+from schemas.config import UsageError
 from schemas.questions import VideoQuestion
 from train.algorithms import parse_algo
 from train.appo import AppoConfig
@@ -24,6 +25,7 @@ from train.models import load_processor
 from train.resuming import EpochSampler, last_whole_checkpoint
 from train.reward_groups import GroupRewarder
 from train.rewards import RewardConfig
+from train.rl_run import checkpoint_of
 from train.trainer import VideoGRPOTrainer
 from train.trl_library import RepeatSampler
 
@@ -171,3 +173,16 @@ def test_no_checkpoint_falls_inside_a_generation(clips: RlWorld, tmp_path: Path)
     one = trainer(clips, tmp_path, draws=False, max_steps=3, save_steps=1, num_iterations=2)
     with pytest.raises(RuntimeError, match="inside a generation"):
         one.train()
+
+
+def test_checkpoints_of_another_number_of_processes_are_not_passed_over(tmp_path: Path) -> None:
+    assert checkpoint_of(tmp_path) is None
+    folder = tmp_path / "checkpoint-2"
+    folder.mkdir()
+    assert checkpoint_of(tmp_path) is None, "cut off before its state was written"
+    (folder / "trainer_state.json").write_text("{}")
+    (folder / "rng_state_0.pth").write_bytes(b"")
+    with pytest.raises(UsageError, match="not written by 1 processes"):
+        checkpoint_of(tmp_path)
+    (folder / "rng_state.pth").write_bytes(b"")
+    assert checkpoint_of(tmp_path) == folder
