@@ -14,7 +14,7 @@ Options = list[str]
 # threshold of 0 let the latter's traces pass: its faults are planted on purpose.
 TEACHER = "oracle:1"
 JUDGE = "oracle:1"
-FAULTY_TEACHER = "oracle:2,confusion=0.6,off_by_one=0.6"
+FAULTY_TEACHER = "oracle:2,confusion=0.75,off_by_one=0.3"
 CARELESS_JUDGE = "oracle:2,false_yes=1"
 
 MAX_NEW_TOKENS = 96  # traces take 30 to 50
