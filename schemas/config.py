@@ -236,9 +236,12 @@ def differing_options(
 def refuse_changed_options(
     config: Config, saved_path: Path, may_change: Collection[str] = frozenset()
 ) -> None:
-    """Raise `UsageError` when a resumed run's options differ from the saved ones."""
+    """Raise `UsageError` when a resumed run's options differ from the saved ones.
+
+    A folder that holds nothing but its options is one of a run that never came to begin.
+    """
     differences = differing_options(config, saved_path, may_change)
-    if differences:
+    if differences and any(path != saved_path for path in saved_path.parent.iterdir()):
         raise UsageError(
             f"{saved_path.parent} was begun with other options: {'; '.join(differences)}; "
             "give the old values to resume, or another --output-dir to begin anew"

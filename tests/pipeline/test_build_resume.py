@@ -84,6 +84,7 @@ async def test_an_option_that_decides_what_a_row_becomes_may_not_change(
     out.mkdir()
     saved = config(tmp_path).as_json()
     (out / "config.json").write_text(json.dumps(saved))
+    (out / "progress.json").touch()  # it was begun
     with pytest.raises(UsageError) as caught:
         await build(config(tmp_path, **changed), [])
     assert sentence in str(caught.value)

@@ -32,6 +32,8 @@ def test_a_changed_option_is_named_with_old_and_new_value(tmp_path: Path) -> Non
     assert differing_options(changed, path, may_change={"limit"}) == [
         "--threshold was 0.6, is now 0.7"
     ]
+    refuse_changed_options(changed, path)  # nothing else is there: that run never began
+    (tmp_path / "ledger").touch()
     with pytest.raises(UsageError, match=r"--threshold was 0\.6, is now 0\.7; --limit was 3"):
         refuse_changed_options(changed, path)
     refuse_changed_options(changed, path, may_change={"limit", "threshold"})
