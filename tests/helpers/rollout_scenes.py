@@ -10,8 +10,8 @@ from judges.backends.base import ChatRequest, TextPart
 from judges.backends.registry import BackendOptions, open_backend
 from media.sampling import FrameSpec
 from sandbox import clips
-from sandbox.learner import learner_tokenizer
 from sandbox.tiny_model import TinySize, build_processor, build_qwen2_5_vl
+from sandbox.tiny_tokenizer import build_tokenizer, random_text
 from schemas.annotations import read_questions
 from schemas.prompting import task_prompt
 from schemas.questions import VideoQuestion
@@ -63,8 +63,8 @@ def written(
 
 @cache
 def tokenizer() -> Any:
-    """The sandbox's own tokenizer: shared, do not change it."""
-    return learner_tokenizer()
+    """A small byte-level one, quickly trained: shared, do not change it."""
+    return build_tokenizer(random_text(200), vocab_size=1024)
 
 
 @cache
