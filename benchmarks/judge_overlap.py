@@ -1,13 +1,14 @@
 """What a slow judge adds to a step that calls it in the background.
 
-    python benchmarks/judge_overlap.py [--groups 4] [--share 0.1] [--repeats 3]
+    python benchmarks/judge_overlap.py [--step-seconds 20] [--groups 4] [--repeats 3]
 
-Steps of PA-GRPO with several groups, one group per micro-batch, against a judge behind HTTP that
-answers at once and one that takes a tenth of a step for each call, as a judge that takes 2 s does
-in a step of 20 s. The step is measured first, and the judge's time follows from it; `--vision-
-tokens` sets how the step divides between rollouts and learning. The two take turns; the share of
-a step that training stood still for verdicts is printed as JSON, beside the ratio of whole steps.
-One torch thread, random weights.
+Steps of 4 groups, a group per micro-batch, half of the time drawing completions and half learning,
+with a judge behind HTTP that answers at once and one that takes a tenth of the step for each call:
+2 s of 20. Trainer, rewards, call layer and calls are the real ones; the time that a GPU would take
+is slept through, as the processor then does: half of the step in the rollouts, and in the learner
+one unit for each forward (reference, policy) and two for each backward. PA-GRPO has a reference
+pass, PA-DAPO has none. All take turns; the share of a step that training stood still for verdicts
+is printed as JSON, beside the ratio of whole steps.
 """
 
 import argparse
@@ -15,6 +16,8 @@ import json
 import statistics
 import sys
 import tempfile
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,46 +27,68 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.rl_step import add_step_options
 from benchmarks.turns import alternate, median_ratio
 
-FORMS = ("at once", "slow")
+ALGOS = ("pa-grpo", "pa-dapo")
 
 
 def worker(options: argparse.Namespace) -> None:
     """Steps with a judge that takes `options.latency` seconds."""
     from benchmarks.step_world import Phases, StepWorld, judged
 
+    half = options.step_seconds / 2
+
+    class PacedWorld(StepWorld):
+        def draw(
+            self, model: Any, prompts: Sequence[Mapping[str, Any]], *, group_size: int, **_: Any
+        ) -> list[list[Any]]:
+            time.sleep(half)
+            return [[self.completion(number) for number in range(group_size)] for _ in prompts]
+
     with tempfile.TemporaryDirectory() as folder:
-        world = StepWorld(options, Path(folder), kind="video")
+        world = PacedWorld(options, Path(folder), kind="video")
         phases = Phases(options.device)
         with judged(world, latency_seconds=options.latency) as rewarder:
-            world.ours(options.algo, rewarder, phases).train()
+            trainer = world.ours(options.algo, rewarder, phases)
+            units = 3 if trainer.ref_model is None else 4
+            unit = half / (options.groups * units)
+            for model in (trainer.model, trainer.ref_model):
+                if model is not None:
+                    model.register_forward_pre_hook(lambda *_: time.sleep(unit))
+            backward = trainer.accelerator.backward
+            trainer.accelerator.backward = lambda loss: (time.sleep(2 * unit), backward(loss))
+            trainer.train()
         world.loader.close()
     phases.end()
 
 
 def benchmark(options: argparse.Namespace) -> dict[str, Any]:
-    """Both judges, and what the slow one adds."""
+    """Both judges with both algorithms, and what the slow one adds."""
 
-    def command(latency: float) -> list[str]:
-        return [sys.executable, __file__, "--latency", str(latency), *sys.argv[1:]]
+    def command(algo: str, latency: float) -> list[str]:
+        given = ["--algo", algo, "--latency", str(latency), *sys.argv[1:]]
+        return [sys.executable, __file__, *given]
 
-    alone = alternate({"step": command(0.0)}, 1)
-    latency = options.share * alone["median seconds"]["step"]
-    report = alternate(
-        dict(zip(FORMS, (command(0.0), command(latency)), strict=True)), options.repeats
-    )
+    latency = options.share * options.step_seconds
+    commands = {
+        f"{algo}, {name}": command(algo, seconds)
+        for algo in ALGOS
+        for name, seconds in (("at once", 0.0), ("slow", latency))
+    }
+    report = alternate(commands, options.repeats)
     ends = report.pop("ends")
-    slow = ends["slow"]
-    rollouts = statistics.mean(slow["seconds"]["rollouts"])
-    pairs = zip(slow["waited"], report["seconds"]["slow"], strict=True)
+
+    def share_waited(form: str) -> float:
+        pairs = zip(ends[form]["waited"], report["seconds"][form], strict=True)
+        return round(statistics.median(waited / step for waited, step in pairs), 4)
+
     return {
         "settings": vars(options),
         **report,
-        "judge's seconds per call": round(latency, 3),
-        "judge's time over a step": round(latency / report["median seconds"]["slow"], 3),
-        "share of rollouts in a step": round(rollouts / report["median seconds"]["slow"], 3),
-        "seconds waited": {form: [round(w, 3) for w in ends[form]["waited"]] for form in FORMS},
-        "share of a step waited": round(statistics.median(w / s for w, s in pairs), 4),
-        "whole step, slow over at once": median_ratio(report, "slow", "at once"),
+        "judge's seconds per call": latency,
+        "seconds waited": {form: [round(w, 3) for w in ends[form]["waited"]] for form in commands},
+        "share of a step waited": {form: share_waited(form) for form in commands},
+        "whole step, slow over at once": {
+            algo: median_ratio(report, f"{algo}, slow", f"{algo}, at once") for algo in ALGOS
+        },
     }
 
 
@@ -71,9 +96,10 @@ def main() -> None:
     """Run the benchmark and print its JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add_step_options(parser)
-    parser.set_defaults(groups=4, vision_tokens=128)
-    parser.add_argument("--algo", default="pa-grpo")
+    parser.set_defaults(shape="tiny", groups=4, tokens=48, completions=8)
+    parser.add_argument("--step-seconds", type=float, default=20.0)
     parser.add_argument("--share", type=float, default=0.1, help="of a step, for each call")
+    parser.add_argument("--algo", default=ALGOS[0], choices=ALGOS, help=argparse.SUPPRESS)
     parser.add_argument("--latency", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.latency is not None:

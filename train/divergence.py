@@ -148,19 +148,31 @@ def _sum_over_chunks(
     num_entries: int,
     divergence: Divergence,
 ) -> Tensor:
-    """Chunks [tokens, V'] of a table of log-probs, `rows` and `is_alive` [S, G, K] -> [S, K]."""
+    """Chunks [tokens, V'] of a table of log-probs, `rows` and `is_alive` [S, G, K] -> [S, K].
+
+    A slot that holds the same tokens in several frames is computed once: all of them do where no
+    completion has more than K tokens.
+    """
+    num_frames, num_rollouts, num_slots = rows.shape
     uniform = -math.log(num_entries)
+    slots, slot_of = torch.unique(
+        rows.transpose(1, 2).reshape(-1, num_rollouts), dim=0, return_inverse=True
+    )
+    is_dead = torch.empty_like(slots, dtype=torch.bool)
+    is_dead[slot_of] = ~is_alive.transpose(1, 2).reshape(-1, num_rollouts)
     total: Tensor | None = None
     for chunk in chunks:
         parts = []
-        for frame_rows, frame_is_alive in zip(rows, is_alive, strict=True):
-            selected = at_least_float32(chunk[frame_rows])
-            selected = selected.masked_fill(~frame_is_alive[..., None], uniform)
+        for some, some_are_dead in zip(
+            torch.split(slots, num_slots), torch.split(is_dead, num_slots), strict=True
+        ):
+            selected = at_least_float32(chunk[some.T])
+            selected = selected.masked_fill(some_are_dead.T[..., None], uniform)
             parts.append(slot_divergence(selected, divergence))
-        share = torch.stack(parts)
+        share = torch.cat(parts)
         total = share if total is None else total + share
     assert total is not None, "the vocabulary is empty"
-    return total
+    return total[slot_of].view(num_frames, num_slots)
 
 
 def at_least_float32(values: Tensor) -> Tensor:
