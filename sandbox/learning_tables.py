@@ -176,26 +176,40 @@ def grounding_table(rows: Mapping[str, Path]) -> Table:
         "## Grounding",
         "",
         "Answers in the `grounding` template: think, answer, and the time span that shows it."
-        " *IoU* of the spans with the truth, in seconds; an answer without spans counts 0. The"
-        " reward in training: answer, format and IoU.",
+        " *IoU* of the spans with the truth, in seconds; an answer without spans counts 0. *blind*:"
+        " the mIoU of the best constant span. The reward in training: answer, format and IoU.",
         "",
-        "| model | questions | right, % | mIoU, % | IoU ≥ 0.3 | IoU ≥ 0.5 |",
-        "|---|---|---|---|---|---|",
+        "| model | questions | right, % | mIoU, % | blind | IoU ≥ 0.3 | IoU ≥ 0.5 |",
+        "|---|---|---|---|---|---|---|",
     ]
     numbers = {}
     for name, path in rows.items():
-        table = pq.read_table(path, columns=["strict_is_correct", "strict_iou"]).to_pydict()
+        columns = ["strict_is_correct", "strict_iou", "time_clues"]
+        table = pq.read_table(path, columns=columns).to_pydict()
         overlaps = np.array([value or 0.0 for value in table["strict_iou"]])
         numbers[name] = {
             "questions": len(overlaps),
             "right": float(np.mean(table["strict_is_correct"])),
             "miou": float(overlaps.mean()),
+            "blind_miou": _best_constant_span(table["time_clues"]),
             "iou_0.3": float((overlaps >= 0.3).mean()),
             "iou_0.5": float((overlaps >= 0.5).mean()),
         }
         shares = [percent(share) for key, share in numbers[name].items() if key != "questions"]
         lines.append(f"| {name} | {len(overlaps)} | {' | '.join(shares)} |")
     return Table("\n".join(lines), numbers)
+
+
+def _best_constant_span(clues: Sequence[Sequence[Sequence[float]]]) -> float:
+    """The mean IoU of the one span, from and to ends that occur, that fits all clues best."""
+    from judges.intervals import interval_iou
+
+    golds = [tuple((span[0], span[1]) for span in spans) for spans in clues]
+    ends = sorted({end for spans in golds for span in spans for end in span})
+    guesses = [(a, b) for a in ends for b in ends if a < b]
+    return max(
+        sum(interval_iou(gold, (guess,)) for gold in golds) / len(golds) for guess in guesses
+    )
 
 
 def _row(name: str, judged: Sequence[Judged]) -> str:

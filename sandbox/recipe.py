@@ -50,7 +50,7 @@ class Lessons:
 
 CLEAN_LESSONS = Lessons(epochs=4, learning_rate=2e-3, rising_steps=40)
 FAULTY_LESSONS = Lessons(epochs=2, learning_rate=1e-3, rising_steps=10)
-GROUNDING_LESSONS = Lessons(epochs=1, learning_rate=1e-3, rising_steps=10)
+GROUNDING_LESSONS = Lessons(epochs=4, learning_rate=1e-3, rising_steps=10)
 GROUNDING_REWARDS = ("next-gqa-accuracy=1", "next-gqa-format=0.5", "time-iou=1")
 
 
