@@ -17,16 +17,18 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from sandbox import recipe
-from sandbox.learning_tables import Table, frames_table, grounding_table, rl_table, sft_table
 from sandbox.recipe import World
 from sandbox.stages import Spent, StageFailedError, Stages, run_once
 from sandbox.world import NOTICE
 from schemas.config import EXIT_OK, Config, parse_command, print_config, run_command
+
+if TYPE_CHECKING:
+    from sandbox.learning_tables import Table
 
 PROG = "sandbox.learning"
 Part = Literal["sft", "rl", "frames", "grounding"]
@@ -156,8 +158,10 @@ def with_planted_faults(folders: Folders) -> Path:
     return model
 
 
-def run_sft(folders: Folders) -> Table:
+def run_sft(folders: Folders) -> "Table":
     """Teach a model from random weights and evaluate it, before, after and blindfolded."""
+    from sandbox.learning_tables import sft_table
+
     model = learned(folders)
     rows = {
         "random weights": folders.evaluate("random", folders.out / "random"),
@@ -172,8 +176,10 @@ def rl_folder(folders: Folders, algo: str, seed: int) -> Path:
     return folders.out / "rl" / f"{algo}_seed_{seed}"
 
 
-def run_rl(folders: Folders) -> Table:
+def run_rl(folders: Folders) -> "Table":
     """Train by each algorithm with each seed, from one start, and evaluate."""
+    from sandbox.learning_tables import rl_table
+
     start, config = with_planted_faults(folders), folders.config
     folders.render(folders.rl)
     before = folders.evaluate("start", start)
@@ -191,7 +197,9 @@ def run_rl(folders: Folders) -> Table:
     return rl_table(folders, before=before, clean=clean, runs=runs)
 
 
-def _frames(folders: Folders) -> Table:
+def _frames(folders: Folders) -> "Table":
+    from sandbox.learning_tables import frames_table
+
     start = with_planted_faults(folders)
     folders.render(folders.rl)
     out = folders.out / "crucial_frames.json"
@@ -200,7 +208,9 @@ def _frames(folders: Folders) -> Table:
     return frames_table(json.loads(out.read_text("utf-8")))
 
 
-def _grounding(folders: Folders) -> Table:
+def _grounding(folders: Folders) -> "Table":
+    from sandbox.learning_tables import grounding_table
+
     before, config = learned(folders), folders.config
     folders.render(folders.rl)
     dataset, model = folders.out / "grounding_traces", folders.out / "grounding_start"
@@ -234,7 +244,7 @@ def _grounding(folders: Folders) -> Table:
     return grounding_table(rows)
 
 
-def _save(folders: Folders, part: str, table: Table) -> None:
+def _save(folders: Folders, part: str, table: "Table") -> None:
     """Put one part's table beside those of earlier runs."""
     file = folders.out / "report.json"
     try:

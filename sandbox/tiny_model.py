@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from sandbox.tiny_tokenizer import CHAT_TEMPLATE
 from sandbox.tiny_tokenizer import SPECIAL_TOKENS as SPECIAL_TOKENS
 from sandbox.tiny_tokenizer import build_tokenizer as build_tokenizer
+from sandbox.transformers_library import transformers_library
 from schemas.config import EXIT_OK, Config, parse_command, run_command
 
 PROG = "sandbox.tiny_model"
@@ -71,7 +72,7 @@ LEARNER_SIZE = TinySize(
 
 def build_llama(tokenizer: Any, size: TinySize | None = None, seed: int = 0) -> Any:
     """A random Llama for `tokenizer`."""
-    import transformers
+    transformers = transformers_library()
 
     size = size or TinySize()
     config = transformers.LlamaConfig(
@@ -84,7 +85,7 @@ def build_llama(tokenizer: Any, size: TinySize | None = None, seed: int = 0) -> 
 
 def build_qwen2_5_vl(tokenizer: Any, size: TinySize | None = None, seed: int = 0) -> Any:
     """A random Qwen2.5-VL for `tokenizer`."""
-    import transformers
+    transformers = transformers_library()
 
     size = size or TinySize()
     config = transformers.Qwen2_5_VLConfig(
@@ -103,7 +104,7 @@ def build_qwen2_5_vl(tokenizer: Any, size: TinySize | None = None, seed: int = 0
 
 def build_qwen3_vl(tokenizer: Any, size: TinySize | None = None, seed: int = 0) -> Any:
     """A random Qwen3-VL for `tokenizer`; its last vision layer but one feeds the deepstack."""
-    import transformers
+    transformers = transformers_library()
 
     size = size or TinySize()
     config = transformers.Qwen3VLConfig(
@@ -134,7 +135,7 @@ def build_processor(
 
     Qwen3-VL caps a video's frames together: at `max_pixels` times 64 frames.
     """
-    import transformers
+    transformers = transformers_library()
 
     side = 32 if kind == "qwen3-vl" else 28
     size = {
@@ -216,7 +217,8 @@ def _text_config(tokenizer: Any, size: TinySize) -> dict[str, Any]:
 
 def _random_model(model_class: Any, config: Any, tokenizer: Any, seed: int) -> Any:
     import torch
-    import transformers
+
+    transformers = transformers_library()
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -4,6 +4,8 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
+from sandbox.transformers_library import transformers_library
+
 END_TOKEN = "<|im_end|>"
 PAD_TOKEN = "<|endoftext|>"
 SPECIAL_TOKENS = (
@@ -61,7 +63,6 @@ def random_text(num_sentences: int = 2000, seed: int = 0) -> list[str]:
 def build_tokenizer(corpus: Iterable[str] | None = None, vocab_size: int = 2048) -> Any:
     """A byte-level BPE tokenizer like Qwen's, trained on `corpus`; every text can be written."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -79,7 +80,7 @@ def build_tokenizer(corpus: Iterable[str] | None = None, vocab_size: int = 2048)
         show_progress=False,
     )
     tokenizer.train_from_iterator(random_text() if corpus is None else corpus, trainer)
-    return PreTrainedTokenizerFast(
+    return transformers_library().PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END_TOKEN,
         pad_token=PAD_TOKEN,
