@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import Field
 
 from sandbox.deck import draw_question
-from sandbox.pixels import render
 from sandbox.world import COLOURS, NOTICE, PLACES, PRESETS, SHAPES, Clip
 from schemas.config import EXIT_OK, Config, UsageError, parse_command, print_config, run_command
 
@@ -140,6 +139,8 @@ def _losses(model: Any, processor: Any, readers: Any, clips: Sequence[Clip]) -> 
 def _seen(model: Any, processor: Any, clips: Sequence[Clip]) -> "Tensor":
     """The tower's output for each token: clip by clip, second by second, place by place."""
     import torch
+
+    from sandbox.pixels import render
 
     # A frame's pixels are rounded to whole tokens, and nothing else is done to them.
     videos = processor.video_processor
