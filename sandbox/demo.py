@@ -121,6 +121,7 @@ def _learning(config: DemoConfig, stages: Stages) -> dict[str, Path]:
             rl_steps=config.rl_steps,
         )
     )
+    folders.claim()
     with stages.stage("a video model learns from random weights: vision warm-up, fine-tuning"):
         print(run_sft(folders).text)
     with stages.stage("a teacher with habits plants faults: green is yellow, circles are squares"):

@@ -25,7 +25,15 @@ from sandbox import recipe
 from sandbox.recipe import World
 from sandbox.stages import Spent, StageFailedError, Stages, run_once
 from sandbox.world import NOTICE
-from schemas.config import EXIT_OK, Config, parse_command, print_config, run_command
+from schemas.config import (
+    EXIT_OK,
+    Config,
+    parse_command,
+    print_config,
+    refuse_changed_options,
+    run_command,
+    save_config,
+)
 
 if TYPE_CHECKING:
     from sandbox.learning_tables import Table
@@ -33,6 +41,7 @@ if TYPE_CHECKING:
 PROG = "sandbox.learning"
 Part = Literal["sft", "rl", "frames", "grounding"]
 PARTS: tuple[Part, ...] = ("sft", "rl", "frames", "grounding")
+_MAY_CHANGE_ON_RESUME = frozenset({"parts", "algos", "seeds"})
 
 
 class LearningConfig(Config):
@@ -73,6 +82,13 @@ class Folders:
         asked = 8 * config.rl_steps
         self.rl = World(self.out / "rl_world", asked, asked, 2000)
 
+    def claim(self) -> None:
+        """Make the output folder ours. Raises UsageError where it was begun with other options."""
+        saved = self.out / "config.json"
+        if saved.is_file():
+            refuse_changed_options(self.config, saved, _MAY_CHANGE_ON_RESUME)
+        save_config(self.config, saved)
+
     def once(self, name: str, module: str, options: recipe.Options) -> Spent:
         """Run a command unless it was done before; what it took."""
         return run_once(self.out / "done" / f"{name}.json", module, *options)
@@ -105,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(NOTICE, file=sys.stderr)
     print_config(config)
     folders = Folders(config)
+    folders.claim()
     stages = Stages(len(config.parts))
     tables: list[Table] = []
     try:
