@@ -32,7 +32,8 @@ ALGOS = ("pa-grpo", "pa-dapo")
 
 def worker(options: argparse.Namespace) -> None:
     """Steps with a judge that takes `options.latency` seconds."""
-    from benchmarks.step_world import Phases, StepWorld, judged
+    from benchmarks.phases import Phases
+    from benchmarks.step_world import StepWorld, judged
 
     half = options.step_seconds / 2
 

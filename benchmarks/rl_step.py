@@ -36,7 +36,8 @@ LEARNER = ("reference pass", "policy forward", "rewards and weights", "backward"
 
 def worker(options: argparse.Namespace) -> None:
     """One form of the step, on request."""
-    from benchmarks.step_world import Phases, StepWorld, judged
+    from benchmarks.phases import Phases
+    from benchmarks.step_world import StepWorld, judged
 
     form = FORMS[options.form]
     with tempfile.TemporaryDirectory() as folder:
