@@ -18,6 +18,7 @@ def test_a_folder_begun_with_other_options_is_refused(tmp_path: Path) -> None:
     """Other parts, algorithms and seeds may be added; another size would mix two experiments."""
     options = LearningConfig(output_dir=tmp_path, train_questions=200)
     Folders(options).claim()
+    (tmp_path / "random").mkdir()
     Folders(options.model_copy(update={"parts": ("rl",), "seeds": (3,)})).claim()
     with pytest.raises(UsageError, match="--train-questions was 200, is now 300"):
         Folders(options.model_copy(update={"train_questions": 300})).claim()
