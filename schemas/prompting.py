@@ -9,6 +9,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 
 from schemas.ids import content_id
 from schemas.questions import ProblemType, VideoQuestion
@@ -57,6 +58,30 @@ def prompt_files(template_name: str) -> dict[str, str]:
         "prompt.md": _prompt_files(template_name).template,
         "answer_forms.toml": answer_forms,
     }
+
+
+def save_prompt_files(folder: Path, template_name: str) -> None:
+    """Write `prompt_files` into a model's folder: `template_of_model` reads them back."""
+    for name, text in prompt_files(template_name).items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def template_of_model(folder: Path) -> str | None:
+    """The template whose prompt a model's folder keeps (`prompt_files`); None where it keeps none.
+
+    Raises ValueError for a prompt that is no template's.
+    """
+    file = folder / "prompt.md"
+    if not file.is_file():
+        return None
+    kept = file.read_text(encoding="utf-8")
+    for name in TEMPLATES:
+        if kept == _prompt_files(name).template:
+            return name
+    raise ValueError(
+        f"{file} is the prompt of no template ({', '.join(TEMPLATES)}); say with --template which"
+        " one the model is to be asked for"
+    )
 
 
 def task_prompt(

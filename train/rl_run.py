@@ -13,6 +13,7 @@ import torch
 from media.cache import default_cache_dir
 from media.sampling import FrameSpec
 from schemas.config import EXIT_OK, EXIT_ROWS_FAILED, EXIT_STOPPED, UsageError
+from schemas.prompting import save_prompt_files
 from schemas.questions import MediaRef, VideoQuestion
 from train.appo import AppoConfig
 from train.frame_loader import FrameLoader
@@ -84,6 +85,8 @@ def run(config: RlConfig, settings: Settings, questions: Sequence[VideoQuestion]
         if status == EXIT_OK:
             status = EXIT_ROWS_FAILED if rows.lost else EXIT_OK
             trainer.save_model(str(config.output_dir / MODEL_FOLDER))
+            if is_first_process():
+                save_prompt_files(config.output_dir / MODEL_FOLDER, settings.template.name)
         for number, reason in rows.lost.items():
             print(f"row {number} was not used: {reason}", file=sys.stderr)
         return status

@@ -73,11 +73,12 @@ def _train(
     from schemas.runs import start_run
     from train.models import load_processor
     from train.processes import is_first_process
-    from train.sft_setup import prepare_data
+    from train.sft_setup import hold_to_what_was_begun, prepare_data
     from train.sft_trainer import StopOnSignal
 
     run = start_run([PROG, *sys.argv[1:]], config.as_json() | {"trl": trl})
     inputs, data = prepare_data(config, loader, load_processor(config.model))
+    hold_to_what_was_begun(config, data.dataset_id)
     if is_first_process():
         print(data.lengths.sentence(), file=sys.stderr)
     trainer = _trainer(config, arguments, inputs, data, closing)

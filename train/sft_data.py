@@ -133,9 +133,11 @@ def _texts(output: str, template: TraceTemplate) -> dict[str, str]:
     raise fault
 
 
-def refuse_unusable_files(rows: Sequence[SftRow], loader: FrameLoader, *, decode: bool) -> None:
+def refuse_unusable_files(
+    questions: Sequence[VideoQuestion], loader: FrameLoader, *, decode: bool
+) -> None:
     """Look at every file before anything is trained. Raises UsageError that names the bad ones."""
-    refs = list(dict.fromkeys((ref.kind, ref.path) for row in rows for ref in row.question.media))
+    refs = list(dict.fromkeys((ref.kind, ref.path) for each in questions for ref in each.media))
     complaints: list[str] = []
     for kind, path in refs:
         ref = MediaRef(kind=kind, path=path)
@@ -148,7 +150,7 @@ def refuse_unusable_files(rows: Sequence[SftRow], loader: FrameLoader, *, decode
     if complaints:
         raise UsageError(
             f"{len(complaints)} of the dataset's {len(refs)} files cannot be used, and no row is"
-            f" trained without its video: {_some(complaints)}; mend --media-root or the dataset"
+            f" taken without its video: {_some(complaints)}; mend --media-root or the dataset"
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from schemas.prompting import prompt_files
+from schemas.prompting import save_prompt_files
 from schemas.questions import VideoQuestion
 from train.adherence import Adherence, measure_adherence
 from train.processes import is_first_process, wait_for_all_processes
@@ -33,8 +33,7 @@ def finish(
     generation.eos_token_id = ends[0] if len(ends) == 1 else ends
     trainer.save_model(str(out / ADAPTER if config.lora_rank else out))
     if is_first_process():
-        for name, text in prompt_files(inputs.template.name).items():
-            (out / name).write_text(text, encoding="utf-8")
+        save_prompt_files(out, inputs.template.name)
     is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     why_not = ""
     if is_sharded:

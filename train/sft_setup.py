@@ -1,9 +1,13 @@
 """What a fine-tuning run trains on: read, each file checked, held out, tokenised, not too long."""
 
+import json
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from judges.backends.base import BackendUnavailableError
+from judges.backends.local import find_folder
+from judges.backends.weights import weights_id
 from media.cache import default_cache_dir
 from media.sampling import FrameSpec
 from schemas.annotations import read_questions
@@ -18,6 +22,7 @@ from schemas.prompting import task_prompt
 from schemas.questions import VideoQuestion
 from schemas.traces import TraceTemplate
 from train.frame_loader import FrameLoader
+from train.processes import is_first_process, wait_for_all_processes
 from train.sft_data import (
     LengthReport,
     SftRow,
@@ -31,6 +36,8 @@ from train.sft_data import (
 )
 from train.sft_options import SftConfig
 from train.video_inputs import VideoInputs
+
+_BEGUN_WITH = "begun_with.json"
 
 
 @dataclass(frozen=True)
@@ -82,8 +89,9 @@ def prepare_data(
     template = dataset_template(rows, config.template)
     inputs = VideoInputs(processor, loader, template)
     all_rows = sft_rows(rows, template, target=config.target)
-    refuse_unusable_files(all_rows, loader, decode=config.decode_first)
     asked = _held_out_questions(config)
+    questions = [*(row.question for row in all_rows), *asked]
+    refuse_unusable_files(questions, loader, decode=config.decode_first)
     count = 0 if config.held_out_questions else config.held_out_rows
     to_train, held_out = hold_out(all_rows, count, config.seed)
     tokens = tokenised(to_train, inputs)
@@ -102,6 +110,33 @@ def prepare_data(
         held_out_questions=asked or [row.question for row in held_out],
         lengths=lengths,
     )
+
+
+def hold_to_what_was_begun(config: SftConfig, dataset_id: str) -> None:
+    """A resumed run learns from the same rows and starts from the same weights. Raises UsageError.
+
+    The options alone do not say so: another dataset may lie at the same path.
+    """
+    try:
+        weights = weights_id(find_folder(config.model))
+    except BackendUnavailableError as error:
+        raise UsageError(f"--model {config.model}: {error}") from None
+    now = {"dataset": dataset_id, "model": weights}
+    file = config.output_dir / _BEGUN_WITH
+    if file.is_file():
+        begun = json.loads(file.read_text("utf-8"))
+        changed = [name for name in now if begun.get(name) != now[name]]
+        if changed:
+            told = "; ".join(
+                f"{name} was {begun.get(name)}, is now {now[name]}" for name in changed
+            )
+            raise UsageError(
+                f"{config.output_dir} was begun with other content: {told}; give the old files to"
+                " resume, or another --output-dir to begin anew"
+            )
+    elif is_first_process():
+        file.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+    wait_for_all_processes()
 
 
 def _held_out_questions(config: SftConfig) -> list[VideoQuestion]:

@@ -2,10 +2,16 @@
 
 import re
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
-from schemas.prompting import question_text, task_prompt
+from schemas.prompting import (
+    question_text,
+    save_prompt_files,
+    task_prompt,
+    template_of_model,
+)
 from schemas.questions import MediaRef, ProblemType, VideoQuestion
 from schemas.traces import TEMPLATES
 
@@ -169,3 +175,13 @@ def test_the_shipped_files_hold_only_known_placeholders() -> None:
 
 def test_question_text_without_options_is_the_problem() -> None:
     assert question_text(question("Why?", ())) == "Why?"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_models_folder_tells_which_template_it_was_taught(name: str, tmp_path: Path) -> None:
+    assert template_of_model(tmp_path) is None
+    save_prompt_files(tmp_path, name)
+    assert template_of_model(tmp_path) == name
+    (tmp_path / "prompt.md").write_text("Answer.")
+    with pytest.raises(ValueError, match=r"prompt\.md is the prompt of no template"):
+        template_of_model(tmp_path)

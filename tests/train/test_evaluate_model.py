@@ -21,6 +21,7 @@ from helpers.training_world import FAMILIES, tiny_model_folder, write_clip
 from media.sampling import FrameSpec
 from schemas.annotations import read_questions
 from schemas.config import EXIT_OK, EXIT_ROWS_FAILED, UsageError
+from schemas.prompting import save_prompt_files
 from schemas.questions import VideoQuestion
 from schemas.traces import TEMPLATES
 from train.evaluation.answering import VideoAnswerer
@@ -201,3 +202,14 @@ def test_neither_batch_size_nor_order_changes_an_answer(tmp_path: Path) -> None:
     together, _ = answered(questions, tmp_path, 8, None)
     assert [one.output for one in one_by_one] == [one.output for one in together]
     assert len({one.output for one in together}) > 3
+
+
+def test_a_model_is_asked_in_the_template_that_it_was_taught(tmp_path: Path) -> None:
+    questions = write_world(tmp_path / "world")
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_folder("qwen2.5-vl"), model)
+    save_prompt_files(model, "think-answer")
+    words = arguments("qwen2.5-vl", questions, tmp_path / "out")
+    words[words.index("--model") + 1] = str(model)
+    assert evaluate(*words, "--limit", "1") == EXIT_OK
+    assert report_of(tmp_path / "out")["template"] == "think-answer"

@@ -1,5 +1,6 @@
 """What is learned: targets, held-out clips, lengths, batches; the video decides the loss."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from train.sft_data import (
     within_length,
 )
 from train.sft_options import SftConfig, accumulation_steps
+from train.sft_setup import hold_to_what_was_begun
 from train.video_inputs import VideoInputs
 
 P2R = TEMPLATES["p2r"]
@@ -163,7 +165,7 @@ def test_a_row_without_its_video_is_an_error_that_names_it(
 ) -> None:
     rows = rows_of("a.mp4", "gone.mp4")
     with pytest.raises(UsageError, match=r"1 of the dataset's 2 files .*gone\.mp4"):
-        refuse_unusable_files(rows, loader, decode=False)
+        refuse_unusable_files([row.question for row in rows], loader, decode=False)
     with pytest.raises(MediaError, match=r"gone\.mp4"):
         SftCollator(inputs)(tokenised(rows, inputs))
 
@@ -171,10 +173,32 @@ def test_a_row_without_its_video_is_an_error_that_names_it(
 def test_a_file_that_cannot_be_decoded_is_found_when_all_are_decoded_first(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     with FrameLoader(tmp_path, spec=FrameSpec(), cache_dir=None) as opened:
-        rows = rows_of("broken.mp4")
-        refuse_unusable_files(rows, opened, decode=False)
+        questions = [row.question for row in rows_of("broken.mp4")]
+        refuse_unusable_files(questions, opened, decode=False)
         with pytest.raises(UsageError, match=r"broken\.mp4"):
-            refuse_unusable_files(rows, opened, decode=True)
+            refuse_unusable_files(questions, opened, decode=True)
+
+
+def test_a_resumed_run_is_held_to_its_rows_and_its_weights(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_folder("qwen2.5-vl"), model)
+    (tmp_path / "out").mkdir()
+    config = SftConfig(
+        model=str(model),
+        dataset=(tmp_path / "rows.parquet",),
+        media_root=tmp_path,
+        output_dir=tmp_path / "out",
+    )
+    hold_to_what_was_begun(config, "dataset-1")
+    hold_to_what_was_begun(config, "dataset-1")
+    with pytest.raises(UsageError, match="dataset was dataset-1, is now dataset-2"):
+        hold_to_what_was_begun(config, "dataset-2")
+    weights = model / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UsageError, match="model was "):
+        hold_to_what_was_begun(config, "dataset-1")
 
 
 def test_rows_that_are_too_long_are_dropped_whole_and_named(inputs: VideoInputs) -> None:

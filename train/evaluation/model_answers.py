@@ -8,7 +8,7 @@ from judges.backends.base import BackendUnavailableError
 from judges.backends.local import find_folder
 from judges.backends.weights import weights_id
 from schemas.config import UsageError
-from schemas.prompting import task_prompt
+from schemas.prompting import task_prompt, template_of_model
 from schemas.questions import VideoQuestion
 from schemas.traces import TEMPLATES
 from train.evaluation.answer_log import AnswerLog
@@ -43,8 +43,9 @@ def answer_by_model(config: EvaluateConfig, loader: FrameLoader, folder: Path) -
     """Ask --model every question that `folder` holds no answer to."""
     assert config.model is not None
     asked = read_asked(config)
-    name = config.template or "p2r"
-    facts, made_with = _facts(config, name)
+    model = _model_folder(config)
+    name = config.template or _own_template(model)
+    facts, made_with = _facts(config, name, model)
     shown = shuffled_media(asked.pool, config.seed) if config.shuffle_videos else {}
     left_out = list(asked.unreadable)
     questions = asked.questions
@@ -58,13 +59,25 @@ def answer_by_model(config: EvaluateConfig, loader: FrameLoader, folder: Path) -
     return Answered(facts, tuple(predictions), tuple(left_out))
 
 
-def _facts(config: EvaluateConfig, template: str) -> tuple[RunFacts, dict[str, str]]:
-    """What is printed beside the scores, and what stored answers must agree with."""
+def _model_folder(config: EvaluateConfig) -> Path:
     assert config.model is not None
     try:
-        weights = weights_id(find_folder(config.model))
+        return find_folder(config.model)
     except BackendUnavailableError as error:
         raise UsageError(f"--model {config.model}: {error}") from None
+
+
+def _own_template(model: Path) -> str:
+    """The template that the model was trained with; p2r for one that does not say."""
+    try:
+        return template_of_model(model) or "p2r"
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _facts(config: EvaluateConfig, template: str, model: Path) -> tuple[RunFacts, dict[str, str]]:
+    """What is printed beside the scores, and what stored answers must agree with."""
+    weights = weights_id(model)
     prompt_id = task_prompt(SPECIMEN, template, duration_seconds=1.0, num_frames=1).prompt_id
     facts = RunFacts(
         model=f"{config.model} ({weights})",

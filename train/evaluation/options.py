@@ -71,9 +71,10 @@ class EvaluateConfig(Config):
     limit: int | None = Field(None, ge=1)
     """Use only the first N questions or answers; a later run may raise it and goes on."""
     template: str = ""
-    """Trace template that the model is asked for and that adherence is measured against: p2r (the
-    default of --model), think-answer (that of --reader) or grounding; of --predictions the one that
-    most replies follow."""
+    """Trace template that the model is asked for and that adherence is measured against: p2r,
+    think-answer or grounding. Without it: of --model the one whose prompt its folder keeps (p2r
+    where it keeps none), of --reader think-answer, of --predictions the one that most replies
+    follow."""
 
     frames: str = "uniform:32"
     """Which frames of a video: uniform:N, or fps:R,max=N."""
