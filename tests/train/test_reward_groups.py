@@ -153,7 +153,9 @@ def test_a_few_missing_replies_are_missing_and_do_not_stop_the_step(
 ) -> None:
     steps(model_server, *["bad_request"] * 9)
     observations = ["offline", *(f"ok {number}" for number in range(5))]
-    pending = GroupRewarder(P2R, LIMITS, judge).start([group_of(*observations)])
+    patience = JudgePatience(pause_seconds=0.01)
+    rewarder = GroupRewarder(P2R, LIMITS, judge, patience=patience)
+    pending = rewarder.start([group_of(*observations)])
     (rewards,) = pending.wait()
     assert rewards.perception is not None
     assert [math.isnan(one.total) for one in rewards.perception] == [True, *[False] * 5]
