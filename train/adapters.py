@@ -28,6 +28,12 @@ def lora_config(
 _LANGUAGE_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
+def save_merged(adapted: Any, processor: Any, folder: Path) -> None:
+    """Save a trained adapter and its base as one ordinary model; `adapted` is used up by it."""
+    adapted.merge_and_unload().save_pretrained(str(folder))
+    processor.save_pretrained(str(folder))
+
+
 def merged_adapter(base: Any, folder: Path) -> Any:
     """`base` with the LoRA adapter in `folder` added to its weights."""
     from peft import PeftModel

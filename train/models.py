@@ -48,7 +48,7 @@ def load_processor(model: str | Path) -> Any:
     """The processor beside a model's weights (folder or hub id). Raises UsageError."""
     from transformers import AutoProcessor
 
-    config = _model_config(model)
+    config = _model_config(base_of_adapter(model) or model)
     processor = _loaded(model, lambda: AutoProcessor.from_pretrained(str(model)))
     processor_family(processor)
     seconds = getattr(config.vision_config, "tokens_per_second", None)
@@ -73,7 +73,7 @@ def load_policy(
     import torch
     from transformers import AutoModelForImageTextToText
 
-    base = _base_of_adapter(model)
+    base = base_of_adapter(model)
     _model_config(base or model)
     loaded = _loaded(
         base or model,
@@ -137,7 +137,7 @@ def _model_config(model: str | Path) -> Any:
     return config
 
 
-def _base_of_adapter(model: str | Path) -> str | None:
+def base_of_adapter(model: str | Path) -> str | None:
     """The base model of a folder that holds a LoRA adapter and no weights of its own."""
     file = Path(model) / "adapter_config.json"
     if not file.is_file() or (Path(model) / "config.json").is_file():

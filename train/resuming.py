@@ -42,12 +42,13 @@ def last_whole_checkpoint(folder: Path, *, num_processes: int = 1) -> Path | Non
     found = [
         (int(path.name.removeprefix("checkpoint-")), path)
         for path in folder.glob("checkpoint-*")
-        if path.name.removeprefix("checkpoint-").isdecimal() and _is_whole(path, num_processes)
+        if path.name.removeprefix("checkpoint-").isdecimal() and is_whole(path, num_processes)
     ]
     return max(found)[1] if found else None
 
 
-def _is_whole(checkpoint: Path, num_processes: int) -> bool:
+def is_whole(checkpoint: Path, num_processes: int) -> bool:
+    """Whether a checkpoint was written to its end by so many processes."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
     except (OSError, ValueError):

@@ -191,17 +191,24 @@ def _check_boundaries(trl: Mapping[str, Any]) -> None:
     strategy = str(getattr(trl.get("save_strategy"), "value", trl.get("save_strategy", "steps")))
     if strategy == "best":
         raise UsageError("--save-strategy best needs evaluation; train.evaluate scores checkpoints")
-    if strategy != "steps":
-        return
-    every, accumulation = trl["save_steps"], int(trl.get("gradient_accumulation_steps", 1))
-    if float(every) != int(every) or int(every) < 1:
-        raise UsageError(f"--save-steps {every}: give a whole number of optimizer steps")
+    accumulation = int(trl.get("gradient_accumulation_steps", 1))
     steps = trl.get("steps_per_generation")
     if steps is None and trl.get("generation_batch_size") is not None:
         steps = int(trl["generation_batch_size"]) // (
             int(trl["per_device_train_batch_size"]) * num_processes()
         )
     micro_steps = int(steps or accumulation) * int(trl.get("num_iterations", 1))
+    if micro_steps % accumulation and accumulation % micro_steps:
+        raise UsageError(
+            f"a generation lasts {micro_steps} micro-batches and an optimizer step {accumulation},"
+            " so that generations would begin inside of optimizer steps; make one a multiple of the"
+            " other (--steps-per-generation, --num-iterations, --gradient-accumulation-steps)"
+        )
+    if strategy != "steps":
+        return
+    every = trl["save_steps"]
+    if float(every) != int(every) or int(every) < 1:
+        raise UsageError(f"--save-steps {every}: give a whole number of optimizer steps")
     if int(every) * accumulation % micro_steps:
         raise UsageError(
             f"--save-steps {every} falls inside a generation, whose completions are learned from in"

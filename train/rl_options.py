@@ -52,6 +52,8 @@ _SAMPLER = "completions are drawn by our own sampler, which shares each prompt o
 _EVALUATION = "train.evaluate scores checkpoints"
 _NO_TOOLS = "completions are single turns without tools"
 REFUSED = {
+    "sync_ref_model": "no checkpoint holds a reference that moves, so a resumed run would learn"
+    " against another one",
     "reward_weights": _REWARDS,
     "multi_objective_aggregation": _REWARDS,
     "use_vllm": "vLLM is not wired to video prompts yet; " + _SAMPLER,

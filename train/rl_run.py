@@ -20,7 +20,7 @@ from train.frame_loader import FrameLoader
 from train.group_updates import UpdateRule
 from train.judge_calls import JudgeCalls
 from train.judge_options import JudgeOptions
-from train.models import load_policy, load_processor
+from train.models import base_of_adapter, load_policy, load_processor
 from train.processes import is_first_process, sum_over_processes
 from train.question_rows import QuestionRows
 from train.resuming import StopAtBoundary, last_whole_checkpoint
@@ -55,6 +55,7 @@ def run(config: RlConfig, settings: Settings, questions: Sequence[VideoQuestion]
         rows = QuestionRows(
             _with_files(questions, loader, settings), inputs.prompt, prefetch=loader.prefetch
         )
+        _refuse_unknown_reference(config, arguments)
         rule = _rule(config, settings)
         reports = RunReports(
             config.output_dir,
@@ -84,12 +85,26 @@ def run(config: RlConfig, settings: Settings, questions: Sequence[VideoQuestion]
         status = _train(trainer, checkpoint, stop)
         if status == EXIT_OK:
             status = EXIT_ROWS_FAILED if rows.lost else EXIT_OK
-            trainer.save_model(str(config.output_dir / MODEL_FOLDER))
-            if is_first_process():
-                save_prompt_files(config.output_dir / MODEL_FOLDER, settings.template.name)
+            _save(trainer, config, processor, settings)
         for number, reason in rows.lost.items():
             print(f"row {number} was not used: {reason}", file=sys.stderr)
         return status
+
+
+def _save(trainer: VideoGRPOTrainer, config: RlConfig, processor: Any, settings: Settings) -> None:
+    """The trained model as an ordinary one; with LoRA its adapter beside it. All processes call it.
+
+    A model that is spread over processes keeps its adapter apart.
+    """
+    folder = config.output_dir / MODEL_FOLDER
+    is_merged = config.lora_rank and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+    trainer.save_model(str(config.output_dir / "adapter" if is_merged else folder))
+    if is_first_process():
+        if is_merged:
+            from train.adapters import save_merged
+
+            save_merged(trainer.accelerator.unwrap_model(trainer.model), processor, folder)
+        save_prompt_files(folder, settings.template.name)
 
 
 def _train(trainer: VideoGRPOTrainer, checkpoint: Path | None, stop: StopAtBoundary) -> int:
@@ -226,6 +241,16 @@ def _arguments(config: RlConfig, settings: Settings) -> GRPOConfig:
             " that its completions share needs the whole LM head; use DDP or ZeRO-2, or --lora-rank"
         )
     return arguments
+
+
+def _refuse_unknown_reference(config: RlConfig, arguments: GRPOConfig) -> None:
+    """TRL loads a reference by the name in the model's configuration: an adapter's base."""
+    if arguments.beta and not config.lora_rank and base_of_adapter(config.model) is not None:
+        raise UsageError(
+            f"--beta {arguments.beta:g} needs a reference, but {config.model} is an adapter, whose"
+            " reference would be its base model; merge it into a whole model first, or give"
+            " --beta 0 or --lora-rank"
+        )
 
 
 def _model(config: RlConfig) -> Any:

@@ -1,7 +1,6 @@
 """What follows the last step of a fine-tuning run: adherence, the saved model, the report."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from schemas.prompting import save_prompt_files
@@ -45,7 +44,10 @@ def finish(
         if not why_not:
             adherence = _adherence(config, trainer, inputs, questions)
         if config.lora_rank and not is_sharded:
-            _save_merged(trainer, inputs, out)
+            from train.adapters import save_merged
+
+            adapted = trainer.accelerator.unwrap_model(trainer.model)
+            save_merged(adapted, inputs.processor, out)
         write_report(
             out,
             run=run,
@@ -81,12 +83,6 @@ def _end_ids(generation: Any) -> list[int]:
     """Each end token once: transformers repeats the tokenizer's when it aligns the model to it."""
     ends = generation.eos_token_id
     return [ends] if isinstance(ends, int) else list(dict.fromkeys(ends))
-
-
-def _save_merged(trainer: Any, inputs: VideoInputs, out: Path) -> None:
-    merged = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
-    merged.save_pretrained(str(out))
-    inputs.processor.save_pretrained(str(out))
 
 
 def _training(trainer: Any) -> dict[str, Any]:

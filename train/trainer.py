@@ -46,7 +46,7 @@ from train.micro_batches import (
     refuse_other_inputs,
 )
 from train.question_rows import QuestionRows
-from train.resuming import EpochSampler, load_weights
+from train.resuming import EpochSampler, is_whole, load_weights
 from train.reward_groups import JudgeUse, PendingRewards
 from train.rollout_groups import RolloutGroup, ScoredGroup, rollouts_of
 from train.rollouts import Sampling, sample_completions
@@ -255,7 +255,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def save_whole_step(self) -> None:
         """A checkpoint of the last optimizer step, while nothing of the next one has happened."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        is_missing = self.accelerator.is_main_process and not folder.is_dir()
+        is_missing = not is_whole(folder, self.accelerator.num_processes)
         if self.state.global_step and self.any_process(is_missing):
             self._save_checkpoint(self.model, None)
 
@@ -316,7 +316,8 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """Advantages and weights; waits for the rewards, which came while the model computed."""
         assert self._pending is not None, "rewards are begun when completions are there"
         rewards = self._pending.wait()
-        self._judge = self._pending.use
+        if batch.numbers.start == 0:  # the first of its generation to be learned from
+            self._judge = self._pending.use
         lm_head = unwrapped(self.model).get_output_embeddings()
         return [
             self._rule.score(group, reward, score, lm_head, self.temperature)

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import duckdb
 import pytest
+import torch
 from helpers.training_world import tiny_model_folder
 from safetensors.torch import load_file
 
 from sandbox.clips import main as render
 from train.metrics_file import read_metrics
+from train.models import load_policy, load_processor
 
 STEPS, SAVE = 6, 2
 
@@ -79,6 +81,33 @@ def test_a_run_tells_its_steps_and_leaves_a_model(world: Path, tmp_path: Path) -
     other = run(*command(world, tmp_path, "--max-steps", "4", "--report-to", "tensorboard"))
     assert other.returncode == 2
     assert "--max-steps was 2, is now 4" in other.stderr
+
+
+@pytest.mark.process
+def test_lora_leaves_an_ordinary_model_that_was_trained(world: Path, tmp_path: Path) -> None:
+    """And its adapter, from which nothing can start that needs a reference of its own."""
+    # A random model earns nothing; entropy is what moves it.
+    options = ("--lora-rank", "4", "--max-steps", "2", "--entropy-coef", "1")
+    done = run(*command(world, tmp_path, *options, algo="pa-grpo"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    model = tmp_path / "model"
+    trained, start = (
+        load_policy(folder, dtype="float32").state_dict()
+        for folder in (model, tiny_model_folder("qwen2.5-vl"))
+    )
+    assert {*trained} == {*start}
+    moved = {name for name in start if not torch.equal(trained[name], start[name])}
+    assert moved
+    assert all("language_model" in name for name in moved)
+    assert (model / "prompt.md").is_file()
+    adapter = load_policy(tmp_path / "adapter", dtype="float32").state_dict()
+    for name in start:  # merged twice, in another order of additions
+        torch.testing.assert_close(adapter[name], trained[name], atol=1e-6, rtol=1e-5)
+    assert load_processor(tmp_path / "adapter").tokenizer is not None
+    words = command(world, tmp_path / "next", "--model", str(tmp_path / "adapter"), algo="grpo")
+    refused = run(*words)
+    assert refused.returncode == 2
+    assert "merge it into a whole model first" in refused.stderr
 
 
 def interrupted(words: list[str], out: Path, number: signal.Signals, at: int) -> int:

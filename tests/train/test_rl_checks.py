@@ -101,6 +101,10 @@ def test_completions_can_hold_what_the_length_reward_pays_for() -> None:
         ({"save_steps": 3, "num_iterations": 2}, "give a multiple of 2"),
         ({"save_steps": 2, "steps_per_generation": 4}, "give a multiple of 4"),
         ({"save_steps": 3, "steps_per_generation": 4, "gradient_accumulation_steps": 2}, "of 2"),
+        (
+            {"save_steps": 2, "gradient_accumulation_steps": 3, "steps_per_generation": 2},
+            "generations would begin inside of optimizer steps",
+        ),
         ({"save_steps": 0.4}, "give a whole number of optimizer steps"),
         ({"save_strategy": "best"}, "train.evaluate scores checkpoints"),
         ({"loss_type": "vespo"}, "assumes one advantage per rollout"),
