@@ -134,12 +134,13 @@ class RlWorld:
 def rl_world(
     root: Path, *, kind: str = "video", num: int = 4, family: str = "qwen2.5-vl"
 ) -> RlWorld:
-    """`kind`: what the questions are about, "video" or "image"."""
+    """`kind`: what the questions are about, "video" or "image". Files that are there stay."""
     questions = []
     for number in range(num):
         name = f"{number}.png" if kind == "image" else f"{number}.mp4"
         write = write_still if kind == "image" else write_clip
-        write(root / name, seed=number)
+        if not (root / name).exists():
+            write(root / name, seed=number)
         questions.append(question(name, problem=f"Which colour is number {number}?", row=number))
     spec = FrameSpec("uniform:6", max_pixels=56 * 56)
     loader = FrameLoader(root, spec=spec, cache_dir=None)

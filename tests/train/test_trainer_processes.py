@@ -32,10 +32,11 @@ def learn(rank: int, num_processes: int, port: int, root: Path) -> None:
             "MASTER_PORT": str(port),
         }
     world = rl_world(root / "world")
-    for algo in ALGORITHMS:
-        found = learned(world, root / f"run-{num_processes}-{algo}", algo, rank, num_processes)
-        torch.save(found, root / f"{num_processes}-{algo}-{rank}.pt")
-    world.loader.close()
+    # Closed by an error too: decoders that live on would keep its process, and the other, waiting.
+    with world.loader:
+        for algo in ALGORITHMS:
+            found = learned(world, root / f"run-{num_processes}-{algo}", algo, rank, num_processes)
+            torch.save(found, root / f"{num_processes}-{algo}-{rank}.pt")
     if num_processes > 1:
         torch.distributed.destroy_process_group()
 
