@@ -86,6 +86,7 @@ def appo_pass(model: Any, group: Any) -> Any:
         score.mask,
         rewards.to(score.logprobs),
         AppoConfig(),
+        log_normalisers=score.log_normalisers,
     )
     # Weighted in the backward pass only, so that all forms name the same log-probs.
     return score.logprobs + (weights - 1) * (score.logprobs - score.logprobs.detach())

@@ -174,13 +174,15 @@ def token_weights_from_hidden(
     lm_head_bias: Tensor | None = None,
     temperature: float = 1.0,
     vocabulary_chunk: int = DEFAULT_VOCABULARY_CHUNK,
+    log_normalisers: Tensor | None = None,
 ) -> Tensor:
     """`token_weights` of log_softmax((h W^T + b) / temperature), without building it.
 
     `hidden_states` [G, N, H] is what the LM head reads, row n at the position that predicts token
-    n; `lm_head_weight` [V, H], `lm_head_bias` [V] or None -> [G, N]. Peak memory beyond the inputs
-    is about (chosen tokens + 5 G K3) * `vocabulary_chunk` numbers, whatever V is. `detach=False` is
-    refused: gradient through the weights exists in `token_weights` only.
+    n; `lm_head_weight` [V, H], `lm_head_bias` [V] or None -> [G, N]. `log_normalisers` [G, N],
+    where the tokens' logsumexp is known, spares one of two products with the head. Peak memory
+    beyond the inputs is about (chosen tokens + 5 G K3) * `vocabulary_chunk` numbers, whatever V is.
+    `detach=False` is refused: gradient through the weights exists in `token_weights` only.
     """
     if not config.detach:
         raise ValueError(
@@ -210,6 +212,7 @@ def token_weights_from_hidden(
             lm_head_bias=lm_head_bias,
             temperature=temperature,
             vocabulary_chunk=vocabulary_chunk,
+            log_normalisers=log_normalisers,
         )
 
     dtype = at_least_float32(lm_head_weight[:0]).dtype

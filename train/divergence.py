@@ -102,13 +102,15 @@ def divergences_from_hidden(
     lm_head_bias: Tensor | None = None,
     temperature: float = 1.0,
     vocabulary_chunk: int = DEFAULT_VOCABULARY_CHUNK,
+    log_normalisers: Tensor | None = None,
 ) -> Tensor:
     """As `divergences_from_logprobs`, of log_softmax((h W^T + b) / temperature), V streamed.
 
     `hidden_states` [G, N, H] (row n is the position that predicts token n), `lm_head_weight`
     [V, H], `lm_head_bias` [V] or None -> [S, K]. Only tokens that some frame chose meet the head,
-    twice: once for their log-normaliser, once for the divergence. The product is taken in the
-    head's dtype, as the model does it, the rest in float32. Not differentiable.
+    twice: once for their log-normaliser, where `log_normalisers` [G, N] does not give it, once for
+    the divergence. The product is taken in the head's dtype, as the model does it, the rest in
+    float32. Not differentiable.
     """
     num_rollouts, num_tokens, width = hidden_states.shape
     first_rows = num_tokens * torch.arange(num_rollouts, device=columns.device)
@@ -126,7 +128,10 @@ def divergences_from_hidden(
             return at_least_float32(scores) / temperature
 
         starts = range(0, num_entries, vocabulary_chunk)
-        normaliser = _log_normaliser(logits, starts)
+        if log_normalisers is None:
+            normaliser = _log_normaliser(logits, starts)
+        else:
+            normaliser = log_normalisers.reshape(-1, 1)[tokens]
         chunks = (logits(start) - normaliser for start in starts)
         is_alive = completion_mask.flatten()[tokens][rows]
         return _sum_over_chunks(chunks, rows, is_alive, num_entries, divergence)

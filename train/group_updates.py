@@ -85,6 +85,7 @@ class UpdateRule:
             self.appo,
             lm_head_bias=None if lm_head.bias is None else lm_head.bias.detach(),
             temperature=temperature,
+            log_normalisers=scores.log_normalisers,
         )
         if self.weighted_tokens == "observation":
             weights = torch.where(segments.to(device) == PERCEPTION, weights, 1.0)

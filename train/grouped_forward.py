@@ -74,6 +74,8 @@ class GroupScores:
     """[G, N, H], what the LM head read to predict each token; no gradient."""
     frame_attention: Tensor | None
     """float32 [G, N, F], see `train.frame_attention`; None if not asked for."""
+    log_normalisers: Tensor | None = None
+    """float32 [G, N], logsumexp(logits / temperature); no gradient."""
 
 
 def score_groups(
@@ -102,7 +104,7 @@ def score_groups(
     else:
         hidden, attention = _plain_pass(model, groups, frame_layers)
     completions = [completion for group in groups for completion in group.completions]
-    logprobs, entropies = token_scores(
+    logprobs, entropies, normalisers = token_scores(
         unwrapped(model).get_output_embeddings(),
         hidden,
         torch.cat(completions).to(hidden.device),
@@ -123,6 +125,7 @@ def score_groups(
                 entropies=_padded(entropies[rows], lengths),
                 hidden_states=_padded(hidden[rows].detach(), lengths),
                 frame_attention=None if of_group is None else _padded(torch.cat(of_group), lengths),
+                log_normalisers=_padded(normalisers[rows], lengths),
             )
         )
     return scores

@@ -41,21 +41,27 @@ def token_scores(
     temperature: float = 1.0,
     entropy_gradient: bool = False,
     logits_at_once: int = DEFAULT_LOGITS_AT_ONCE,
-) -> tuple[Tensor, Tensor]:
-    """Log-prob of each token and entropy of its distribution: [T, H], long [T] -> [T], [T].
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each token its log-prob, the entropy and the log-normaliser of its distribution.
 
-    The distribution is softmax(lm_head(hidden) / temperature), in float32. Where T times the
+    [T, H], long [T] -> [T], [T], [T]. The distribution is softmax(lm_head(hidden) / temperature),
+    in float32; its log-normaliser, logsumexp(lm_head(hidden) / temperature), has no gradient and
+    spares whoever needs other log-probs of the token the sum over all of them. Where T times the
     vocabulary exceeds `logits_at_once`, tokens go in chunks whose logits are computed again in the
     backward pass instead of being kept.
     """
     vocabulary = lm_head(hidden[:1]).shape[-1]
     per_chunk = max(1, logits_at_once // vocabulary)
 
-    def scores(part: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        logprobs = (at_least_float32(lm_head(part)) / temperature).log_softmax(dim=-1)
+    def scores(part: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scaled = at_least_float32(lm_head(part)) / temperature
+        scores_of_wanted = scaled.detach().gather(-1, wanted[:, None])[:, 0]
+        logprobs = scaled.log_softmax(dim=-1)
+        del scaled  # two tensors of all logits would be alive otherwise
         with torch.set_grad_enabled(torch.is_grad_enabled() and entropy_gradient):
             entropies = -(logprobs.exp() * logprobs).sum(dim=-1)
-        return logprobs.gather(-1, wanted[:, None])[:, 0], entropies
+        of_wanted = logprobs.gather(-1, wanted[:, None])[:, 0]
+        return of_wanted, entropies, scores_of_wanted - of_wanted.detach()
 
     if len(tokens) <= per_chunk:
         return scores(hidden, tokens)
@@ -65,5 +71,5 @@ def token_scores(
             torch.split(hidden, per_chunk), torch.split(tokens, per_chunk), strict=True
         )
     ]
-    logprobs, entropies = (torch.cat(column) for column in zip(*parts, strict=True))
-    return logprobs, entropies
+    logprobs, entropies, normalisers = (torch.cat(column) for column in zip(*parts, strict=True))
+    return logprobs, entropies, normalisers

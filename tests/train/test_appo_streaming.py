@@ -46,20 +46,22 @@ def test_streamed_weights_equal_the_dense_ones(
             dense = token_weights(
                 group.attention, logits.log_softmax(-1), group.mask, group.rewards, config
             )
-            streamed = token_weights_from_hidden(
-                group.attention,
-                hidden,
-                weight,
-                group.mask,
-                group.rewards,
-                config,
-                lm_head_bias=chosen_bias,
-                temperature=temperature,
-                vocabulary_chunk=chunk,
-            )
-            assert streamed.dtype == torch.float64
-            # 1e-11: other order of float64 sums over 33 entries
-            torch.testing.assert_close(streamed, dense, rtol=0, atol=1e-11)
+            for known in (None, logits.logsumexp(-1)):
+                streamed = token_weights_from_hidden(
+                    group.attention,
+                    hidden,
+                    weight,
+                    group.mask,
+                    group.rewards,
+                    config,
+                    lm_head_bias=chosen_bias,
+                    temperature=temperature,
+                    vocabulary_chunk=chunk,
+                    log_normalisers=known,
+                )
+                assert streamed.dtype == torch.float64
+                # 1e-11: other order of float64 sums over 33 entries
+                torch.testing.assert_close(streamed, dense, rtol=0, atol=1e-11)
             assert seed % 4 == 0 or (dense > 1).any()
 
 

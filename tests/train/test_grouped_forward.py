@@ -53,7 +53,8 @@ def assert_same(ours: Sequence[GroupScores], plain: Sequence[GroupScores]) -> No
         assert one.mask.equal(other.mask)
         assert (one.logprobs[~one.mask] == 0).all()
         # 1e-5: float32 through three layers in another order of sums
-        for name in ("logprobs", "entropies", "hidden_states", "frame_attention"):
+        names = ("logprobs", "entropies", "hidden_states", "frame_attention", "log_normalisers")
+        for name in names:
             mine, theirs = getattr(one, name), getattr(other, name)
             if theirs is not None:
                 torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5, msg=name)
@@ -271,14 +272,16 @@ def test_logits_come_in_chunks() -> None:
     results, largest = [], []
     for logits_at_once in (4 * 5000, 64 * 5000):
         with TensorMemory(head.weight, hidden) as memory:
-            logprobs, entropies = token_scores(
+            logprobs, entropies, normalisers = token_scores(
                 head, hidden, tokens, entropy_gradient=True, logits_at_once=logits_at_once
             )
             loss = (factors * (logprobs + entropies)).sum()
-            results.append([logprobs, *torch.autograd.grad(loss, [hidden, head.weight])])
+            gradients = torch.autograd.grad(loss, [hidden, head.weight])
+            results.append([logprobs, normalisers, *gradients])
         largest.append(memory.largest_bytes)
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
+    torch.testing.assert_close(results[0][1], head(hidden).logsumexp(-1).detach())
     assert largest == [4 * 4 * 5000, 4 * 64 * 5000]
 
 
