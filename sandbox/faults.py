@@ -1,11 +1,12 @@
 """What can be wrong with a scripted teacher's trace: the faults, and how each is made.
 
-Most are accidents, one trace at a time. `confused` and `off_by_one` are habits: always the same
-mistake, so that a model trained on such a teacher makes it too, and something can unlearn it.
+Most are accidents, one trace at a time. `confused`, `off_by_one` and `told_late` are habits: always
+the same mistake, so that a model trained on such a teacher makes it too, and something can unlearn
+it.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from sandbox.facts import Fact
@@ -148,6 +149,12 @@ def off_by_one(query: Query, value: str, config: WorldConfig) -> str:
         return value
     at = options.index(value)
     return options[at + 1 if at + 1 < len(options) else at - 1]
+
+
+def told_late(spans: Sequence[Sequence[float]], config: WorldConfig) -> list[list[float]]:
+    """`spans` in seconds, each told one second late; at the clip's end one second early."""
+    shifts = [1.0 if span[1] + 1 <= config.cells else -1.0 for span in spans]
+    return [[span[0] + by, span[1] + by] for span, by in zip(spans, shifts, strict=True)]
 
 
 def without_crucial(query: Query, facts: Facts) -> Facts:

@@ -238,27 +238,25 @@ def _grounding(folders: Folders) -> "Table":
         before, dataset, folders.train, model, folders.cache, lessons, seed=config.seed
     )
     folders.once("grounding start", "train.sft", options)
-    out = folders.out / "rl" / "grounding"
-    options = recipe.reinforce(
-        model,
-        folders.rl,
-        out,
-        folders.cache,
-        algo="grpo",
-        steps=config.rl_steps,
-        seed=config.seeds[0],
-        template="grounding",
-    )
-    spent = folders.once("rl grounding", "train.rl", options)
-    rows = {
-        "fine-tuned on time spans": folders.evaluate(
-            "grounding start", model, template="grounding"
-        ),
-        f"after {config.rl_steps} steps of grpo ({spent})": folders.evaluate(
-            "grounding rl", out / "model", template="grounding"
-        ),
-    }
-    return grounding_table(rows)
+    start = folders.evaluate("grounding start", model, template="grounding")
+    runs = {}
+    for reward in recipe.GROUNDING_REWARDS:
+        name = f"grounding in {reward}"
+        out = folders.out / "rl" / name.replace(" ", "_")
+        options = recipe.reinforce(
+            model,
+            folders.rl,
+            out,
+            folders.cache,
+            algo="grpo",
+            steps=config.rl_steps,
+            seed=config.seeds[0],
+            grounding_reward=reward,
+        )
+        spent = folders.once(f"rl {name}", "train.rl", options)
+        after = folders.evaluate(name, out / "model", template="grounding")
+        runs[f"{config.rl_steps} steps of grpo, IoU in {reward} ({spent})"] = after
+    return grounding_table(start, runs)
 
 
 def _save(folders: Folders, part: str, table: "Table") -> None:

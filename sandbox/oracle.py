@@ -10,6 +10,7 @@ the seed and what the call is about, so neither order nor concurrency changes a 
               leak          the observation states the answer
               confusion     a habit: green is taken for yellow, a circle for a square
               off_by_one    a habit: times and numbers are concluded one too many
+              late          a habit: time spans (of the grounding template) are told a second late
     judge     false_yes     an insufficient observation is called sufficient
               false_no      a sufficient one is called insufficient
 """
@@ -43,6 +44,7 @@ from sandbox.faults import (
     misperceived,
     off_by_one,
     other_value,
+    told_late,
     without_crucial,
 )
 from sandbox.questions import (
@@ -73,6 +75,7 @@ class Rates:
     leak: float = 0.0
     confusion: float = 0.0
     off_by_one: float = 0.0
+    late: float = 0.0
     false_yes: float = 0.0
     false_no: float = 0.0
 
@@ -235,7 +238,10 @@ class OracleBackend:
         rng = random.Random(self._draw("how", *about))
         if fault == "none":
             facts, value = self._by_habit(known, rng)
-            return write_trace(template, query, facts, value, config, seconds=known.seconds)
+            seconds = known.seconds
+            if rng.random() < self._rates.late:
+                seconds = told_late(seconds, config)
+            return write_trace(template, query, facts, value, config, seconds=seconds)
         aside = ""
         if fault == "wrong":
             seen = misperceived(query, facts, value, config, rng) if rng.random() < 0.5 else None

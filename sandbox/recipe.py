@@ -11,10 +11,12 @@ Options = list[str]
 
 # The teacher that knows, and one with habits: it takes green for yellow and circles for squares,
 # and concludes times and numbers one too many. A judge that calls everything sufficient and a
-# threshold of 0 let the latter's traces pass: its faults are planted on purpose.
+# threshold of 0 let the latter's traces pass: its faults are planted on purpose. So are those of
+# the teacher of time spans, who tells more than half of them a second late.
 TEACHER = "oracle:1"
 JUDGE = "oracle:1"
 FAULTY_TEACHER = "oracle:2,confusion=0.75,off_by_one=0.3"
+LATE_TEACHER = "oracle:1,late=0.6"
 CARELESS_JUDGE = "oracle:2,false_yes=1"
 
 MAX_NEW_TOKENS = 96  # traces take 30 to 50
@@ -51,7 +53,11 @@ class Lessons:
 CLEAN_LESSONS = Lessons(epochs=4, learning_rate=2e-3, rising_steps=40)
 FAULTY_LESSONS = Lessons(epochs=2, learning_rate=1e-3, rising_steps=10)
 GROUNDING_LESSONS = Lessons(epochs=4, learning_rate=1e-3, rising_steps=10)
-GROUNDING_REWARDS = ("next-gqa-accuracy=1", "next-gqa-format=0.5", "time-iou=1")
+# Rewards of the grounding template: the IoU in real seconds, or in whole ones as published.
+GROUNDING_REWARDS = {
+    "real seconds": ("next-gqa-accuracy=1", "next-gqa-format=0.5", "time-iou=1"),
+    "whole seconds": ("next-gqa-accuracy=1", "next-gqa-format=0.5", "next-gqa-tiou=1"),
+}
 
 
 def clips(world: World) -> Options:
@@ -75,10 +81,10 @@ def build(world: World, out: Path, cache: Path, *, is_faulty: bool, limit: int) 
 
 
 def grounding_dataset(world: World, out: Path, *, limit: int) -> Options:
-    """`sandbox.scripted_dataset`: traces that tell when the answer is seen."""
+    """`sandbox.scripted_dataset`: traces that tell when the answer is seen, often a second late."""
     return [
         *("--media-root", str(world.root), "--template", "grounding"),
-        *("--teacher", TEACHER, "--limit", str(limit), "--out", str(out)),
+        *("--teacher", LATE_TEACHER, "--limit", str(limit), "--out", str(out)),
     ]
 
 
@@ -113,11 +119,16 @@ def reinforce(
     algo: str,
     steps: int,
     seed: int,
-    template: str = "p2r",
+    grounding_reward: str = "",
 ) -> Options:
-    """`train.rl`: 8 questions a step, 8 rollouts each, one update; no length reward."""
-    is_grounding = template == "grounding"
-    rewards = ["--published-rewards", *GROUNDING_REWARDS] if is_grounding else ["--judge", JUDGE]
+    """`train.rl`: 8 questions a step, 8 rollouts each, one update; no length reward.
+
+    With `grounding_reward`, a key of GROUNDING_REWARDS, in the `grounding` template.
+    """
+    template, rewards = "p2r", ["--judge", JUDGE]
+    if grounding_reward:
+        published = GROUNDING_REWARDS[grounding_reward]
+        template, rewards = "grounding", ["--published-rewards", *published]
     appo = [
         *("--appo-score-tokens", str(SCORE_TOKENS)),
         *("--appo-frames-per-rollout", str(FRAMES_PER_ROLLOUT)),

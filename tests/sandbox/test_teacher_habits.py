@@ -7,7 +7,7 @@ import pytest
 
 from sandbox.deck import draw_question
 from sandbox.facts import Fact
-from sandbox.faults import confused, off_by_one
+from sandbox.faults import confused, off_by_one, told_late
 from sandbox.oracle import read_rates
 from sandbox.questions import Query
 from sandbox.world import TINY
@@ -64,6 +64,12 @@ def test_two_things_never_become_one() -> None:
 )
 def test_times_and_numbers_are_concluded_one_off(query: Query, value: str, concluded: str) -> None:
     assert off_by_one(query, value, TINY) == concluded
+
+
+def test_spans_are_told_a_second_late_and_stay_inside_of_the_clip() -> None:
+    spans = [[0.0, 1.0], [1.0, 3.0], [TINY.cells - 1.0, float(TINY.cells)]]
+    late = [[1.0, 2.0], [2.0, 4.0], [TINY.cells - 2.0, TINY.cells - 1.0]]
+    assert told_late(spans, TINY) == late
 
 
 def test_habits_are_rates_of_the_oracle() -> None:

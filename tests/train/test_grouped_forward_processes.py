@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.process_groups import leave_process_group
 from helpers.video_groups import FAMILIES, group, tiny_model
 from trl.trainer.utils import add_fused_lm_head
 
@@ -18,21 +19,26 @@ def trained_copy(family: str) -> Any:
 
 
 def learn(rank: int, folder: Path) -> None:
-    """One process: its group through the wrapped model, gradients averaged, saved by the first."""
+    """One process: the averaged gradients of both families, saved by the first."""
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     for family in FAMILIES:
-        model = trained_copy(family)
-        add_fused_lm_head(model)  # as TRL's trainers do
-        wrapped = torch.nn.parallel.DistributedDataParallel(model)
-        own = group(family, rank, (5, 1, 9) if rank == 0 else (4, 8))
-        (score,) = score_groups(wrapped, [own], frame_layers=3)
-        score.logprobs.sum().backward()
+        gradients = gradients_of(family, rank)
         if rank == 0:
-            gradients = {name: p.grad for name, p in model.named_parameters()}
             torch.save(gradients, folder / f"{family}.pt")
-    torch.distributed.destroy_process_group()
+    leave_process_group()
+
+
+def gradients_of(family: str, rank: int) -> dict[str, torch.Tensor]:
+    """This process' group through the wrapped model: gradients averaged over the processes."""
+    model = trained_copy(family)
+    add_fused_lm_head(model)  # as TRL's trainers do
+    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    own = group(family, rank, (5, 1, 9) if rank == 0 else (4, 8))
+    (score,) = score_groups(wrapped, [own], frame_layers=3)
+    score.logprobs.sum().backward()
+    return {name: p.grad for name, p in model.named_parameters()}
 
 
 @pytest.mark.process

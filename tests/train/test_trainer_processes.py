@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.process_groups import leave_process_group
 from helpers.replays import RlWorld, rl_world
 from test_trainer_equals_trl import settings
 
@@ -38,7 +39,7 @@ def learn(rank: int, num_processes: int, port: int, root: Path) -> None:
             found = learned(world, root / f"run-{num_processes}-{algo}", algo, rank, num_processes)
             torch.save(found, root / f"{num_processes}-{algo}-{rank}.pt")
     if num_processes > 1:
-        torch.distributed.destroy_process_group()
+        leave_process_group()
 
 
 def learned(
