@@ -26,6 +26,9 @@ JUDGE_RULES = [
 class StepWorld:
     """Files, questions, tokenizer and model of a shape, in a folder of its own."""
 
+    observation_share = 1.0
+    """Of a completion's words; the reasoning has the rest."""
+
     def __init__(self, options: argparse.Namespace, folder: Path, *, kind: str) -> None:
         import torch
         from helpers.training_world import question, write_clip, write_still
@@ -140,9 +143,10 @@ class StepWorld:
         end = self.tokenizer.eos_token_id
         words = [("red", "blue", "poor")[number % 3], *["moves"] * number]
         while True:
+            seen = 1 + round(self.observation_share * (len(words) - 1))
             text = (
-                f"<observation>{' '.join(words)}</observation> <think>so it is</think>"
-                f"<answer>{answer}</answer>"
+                f"<observation>{' '.join(words[:seen])}</observation>"
+                f" <think>{' '.join(['so it is', *words[seen:]])}</think><answer>{answer}</answer>"
             )
             ids = [*self.tokenizer(text)["input_ids"], end]
             if len(ids) >= self.shape.tokens:
@@ -278,7 +282,9 @@ class StepWorld:
 
 
 @contextlib.contextmanager
-def judged(world: StepWorld, *, latency_seconds: float = 0.0) -> Iterator[Any]:
+def judged(
+    world: StepWorld, *, latency_seconds: float = 0.0, asks_ahead: bool = True
+) -> Iterator[Any]:
     """Rewards of a step with a judge behind HTTP that answers after so many seconds."""
     from servers.model_server import running_server
 
@@ -294,14 +300,14 @@ def judged(world: StepWorld, *, latency_seconds: float = 0.0) -> Iterator[Any]:
             media_root=world.folder,
         ) as judge:
             # Every step asks about the same observations: what is known already is asked again.
-            uncached = partial(_submit_uncached, judge, judge.submit)
-            judge.submit = uncached  # type: ignore[method-assign]
-            yield GroupRewarder(world.template, RewardConfig(), judge)
+            for name in ("submit", "ask_ahead"):
+                setattr(judge, name, partial(_uncached, judge, getattr(judge, name)))
+            yield GroupRewarder(world.template, RewardConfig(), judge, asks_ahead=asks_ahead)
 
 
-def _submit_uncached(judge: Any, submit: Callable[..., Any], *given: Any, **named: Any) -> Any:
+def _uncached(judge: Any, ask: Callable[..., Any], *given: Any, **named: Any) -> Any:
     judge.number_of_calls = getattr(judge, "number_of_calls", 0) + 1
-    return submit(*given, **named | {"first_draw": judge.number_of_calls})
+    return ask(*given, **named | {"first_draw": judge.number_of_calls})
 
 
 def _rectangle(area: int) -> tuple[int, int]:

@@ -63,6 +63,7 @@ class JudgeCalls:
         self._policy, self._frame_spec = policy, frame_spec
         self._past = JudgeStats()
         self._tasks: set[Future[SufficiencyOutcome]] = set()
+        self._ahead: dict[tuple[str, str], Future[SufficiencyOutcome]] = {}
         self._is_closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="judge", daemon=True)
@@ -114,12 +115,18 @@ class JudgeCalls:
         BudgetExhausted where the next call might pass the budget. `output` is the whole completion,
         for the ledger. `first_draw` as in `judges.sufficiency.judge_sufficiency`.
         """
-        if self._is_closed:
-            raise RuntimeError("the judge is closed")
-        asked = self._submit(self._judge(question, observation, output, first_draw))
-        self._tasks.add(asked)
-        asked.add_done_callback(self._tasks.discard)
-        return asked
+        ahead = self._ahead.pop((question.question_id, observation), None)
+        return self._begin(self._judge(question, observation, output, first_draw, ahead))
+
+    def ask_ahead(self, question: VideoQuestion, observation: str, *, first_draw: int = 0) -> None:
+        """Begin the calls of a verdict that `submit` is expected to want, which records it."""
+        key = (question.question_id, observation)
+        if key not in self._ahead:
+            self._ahead[key] = self._begin(self._ask(question, observation, first_draw))
+
+    def forget_ahead(self) -> None:
+        """Verdicts that were begun ahead and not wanted are not kept for later."""
+        self._ahead.clear()
 
     def note_leak(self, question: VideoQuestion, observation: str, leak: str, output: str) -> None:
         """Record an observation that claims the answer, for which no judge is paid."""
@@ -131,6 +138,7 @@ class JudgeCalls:
 
     def forget_failures(self) -> None:
         """Let calls that failed be made again; a stop after many failures in a row is over."""
+        self.forget_ahead()
         self._ledger.forget_failures(NO_REPLY)
         self._past += self._layer_stats()
         self._calls = self._layer(self._limits())
@@ -200,12 +208,12 @@ class JudgeCalls:
             cost_usd=stats.cost_usd,
         )
 
-    async def _judge(
-        self, question: VideoQuestion, observation: str, output: str, first_draw: int
+    async def _ask(
+        self, question: VideoQuestion, observation: str, first_draw: int
     ) -> SufficiencyOutcome:
         temperature = self.options.temperature
         try:
-            outcome = await judge_sufficiency(
+            return await judge_sufficiency(
                 self._calls,
                 question,
                 observation,
@@ -221,6 +229,19 @@ class JudgeCalls:
             failure = CallFailure(Reason.CALL_FAILED, str(stop))
             prompt_id = prompt_file(self.options.variant)[1]
             return SufficiencyOutcome(verdict_of_failure(failure), (), failure, prompt_id)
+
+    async def _judge(
+        self,
+        question: VideoQuestion,
+        observation: str,
+        output: str,
+        first_draw: int,
+        ahead: "Future[SufficiencyOutcome] | None",
+    ) -> SufficiencyOutcome:
+        if ahead is None:
+            outcome = await self._ask(question, observation, first_draw)
+        else:
+            outcome = await asyncio.wrap_future(ahead)
         self._add_attempt(question, observation, output)
         for asked in outcome.replies:
             self._ledger.add_sufficiency(
@@ -266,6 +287,15 @@ class JudgeCalls:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
         await self._backend.aclose()
+
+    def _begin(self, work: Coroutine[Any, Any, SufficiencyOutcome]) -> "Future[SufficiencyOutcome]":
+        if self._is_closed:
+            work.close()
+            raise RuntimeError("the judge is closed")
+        asked = self._submit(work)
+        self._tasks.add(asked)
+        asked.add_done_callback(self._tasks.discard)
+        return asked
 
     def _submit(self, work: Coroutine[Any, Any, _T]) -> "Future[_T]":
         return asyncio.run_coroutine_threadsafe(work, self._loop)

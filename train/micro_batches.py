@@ -13,6 +13,7 @@ from schemas.questions import VideoQuestion
 from train.media_features import MediaFeatures, encode_media
 from train.reward_groups import JudgeUse, PendingRewards
 from train.rollout_groups import RolloutGroup, ScoredGroup
+from train.rollout_progress import Progress
 from train.rollouts import Sampling
 
 
@@ -39,6 +40,9 @@ Observer = Callable[[StepReport], Mapping[str, float]]
 class RewardSource(Protocol):
     """Who rewards groups in the background: `train.reward_groups.GroupRewarder`."""
 
+    def ask_ahead(self, question: VideoQuestion, text: str) -> bool:
+        """Begin what a completion that starts with `text` will need; whether that is all of it."""
+
     def start(self, groups: Sequence[RolloutGroup]) -> PendingRewards:
         """Begin, and return at once."""
 
@@ -57,8 +61,9 @@ class RolloutSource(Protocol):
         seeds: Sequence[int] | None,
         features: Sequence[MediaFeatures] | None = None,
         share_prompts: bool = True,
+        progress: Progress | None = None,
     ) -> list[list[Tensor]]:
-        """Of each prompt `group_size` completions, long [C]."""
+        """Of each prompt `group_size` completions, long [C]; who can tells of their progress."""
 
 
 @dataclass

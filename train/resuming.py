@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from train.processes import any_process
 from train.trl_library import RepeatSampler, TrainerCallback
 
 
@@ -106,7 +107,7 @@ class StopAtBoundary(TrainerCallback):  # type: ignore[misc]
         control.should_save = False
         if not self.trainer.is_at_generation_boundary:
             return
-        stops = self.is_requested = self.trainer.any_process(self.is_requested)
+        stops = self.is_requested = any_process(self.is_requested)
         control.should_training_stop |= stops
         control.should_save = self._is_save_due or stops
         self._is_save_due = False

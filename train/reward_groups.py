@@ -1,6 +1,8 @@
 """Rewards of whole groups, with the judge asked in the background.
 
-    pending = rewarder.start(groups)   # the judge is asked about every observation at once
+    rewarder.ask_ahead(question, text) # of a completion so far: the judge reads its observation
+    ...                                # while the rest is drawn
+    pending = rewarder.start(groups)   # the judge is asked about every other observation at once
     ...                                # the policy pass runs meanwhile
     rewards = pending.wait()
 
@@ -10,7 +12,7 @@ A verdict that is missing makes the perception reward missing (NaN), never 0, an
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from judges.leaks import find_answer_leak
 from schemas.questions import VideoQuestion
@@ -62,10 +64,15 @@ class JudgeUse:
     """Observations that were sent: equal ones of a question are sent once."""
     pauses: int = 0
     seconds: float = 0.0
-    """From the start until the last verdict was there."""
+    """From when the completions were there until the last verdict was."""
     seconds_waited: float = 0.0
     """How long training stood still for them."""
     stats: JudgeStats = field(default_factory=JudgeStats)
+    """Calls that were begun ahead included."""
+
+    def __add__(self, other: "JudgeUse") -> "JudgeUse":
+        names = [each.name for each in fields(self)]
+        return JudgeUse(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
 class GroupRewarder:
@@ -77,7 +84,8 @@ class GroupRewarder:
     video.
 
     An observation that claims the answer (`judges.leaks`) is not sent to the judge, as in a build:
-    its perception accuracy is 0 and its verdict None. `allow_leaks` sends it.
+    its perception accuracy is 0 and its verdict None. `allow_leaks` sends it. `asks_ahead` has the
+    judge begin while completions are still being drawn.
 
     With `sum_over_processes` all processes pause and stop together where the judge is down; each of
     them must call `start` and `wait` equally often. `stop_requested` ends a pause: `wait` raises.
@@ -95,6 +103,7 @@ class GroupRewarder:
         patience: JudgePatience | None = None,
         sum_over_processes: SumOverProcesses = list,
         stop_requested: Callable[[], bool] = lambda: False,
+        asks_ahead: bool = True,
     ) -> None:
         if judge is not None and not any(s.role == "perception" for s in template.segments):
             raise ValueError(
@@ -107,6 +116,8 @@ class GroupRewarder:
             raise ValueError("the reward next-gqa-tiou needs the duration of a question's video")
         self.template, self.config, self.judge = template, config, judge
         self.allow_leaks = allow_leaks
+        self._asks_ahead = asks_ahead
+        self._stats = judge.stats() if judge else JudgeStats()
         self.health = None
         if judge is not None:
             self.health = JudgeHealth(
@@ -115,9 +126,32 @@ class GroupRewarder:
         self._published = dict(published or {})
         self._duration_seconds = duration_seconds or (lambda question: 0.0)
 
+    def ask_ahead(self, question: VideoQuestion, text: str) -> bool:
+        """Ask the judge about the observation of a completion that is still being drawn.
+
+        Whether `text` need not be shown again as it grows. What the completion comes to is not
+        known yet: where it breaks its template later, the call was made for nothing.
+        """
+        if not self._asks_ahead or self.judge is None:
+            return True
+        observation = self.observation(text)
+        if observation is None:
+            return False
+        if self.allow_leaks or find_answer_leak(question, observation) is None:
+            self.judge.ask_ahead(question, observation)
+        return True
+
     def start(self, groups: Sequence[RolloutGroup]) -> "PendingRewards":
         """Ask the judge about every observation of a step at once, and return."""
-        return PendingRewards(self, groups)
+        pending = PendingRewards(self, groups)
+        if self.judge is not None:
+            self.judge.forget_ahead()
+        return pending
+
+    def new_stats(self) -> JudgeStats:
+        """What was asked of the judge since this was asked last."""
+        before, self._stats = self._stats, self.judge.stats() if self.judge else JudgeStats()
+        return self._stats - before
 
     def observation(self, text: str) -> str | None:
         """The observation of a completion without surrounding white space; None if malformed."""
@@ -159,7 +193,6 @@ class PendingRewards:
         self._verdicts: StepVerdicts | None = None
         self._keys: list[list[Key | None]] = []
         if rewarder.judge is not None and rewarder.health is not None:
-            self._before = rewarder.judge.stats()
             self._verdicts = StepVerdicts(rewarder.health)
             for group in groups:
                 keys = [
@@ -185,7 +218,7 @@ class PendingRewards:
                     self._verdicts.settle()
                 finally:
                     self._seconds_waited = time.monotonic() - began
-                    self._stats = self._rewarder.judge.stats() - self._before
+                    self._stats = self._rewarder.new_stats()
             self._rewards = [self._group_rewards(place) for place in range(len(self._groups))]
         return self._rewards
 

@@ -22,6 +22,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "judge_timeout_seconds",
         "judge_pause_seconds",
         "judge_pauses",
+        "judge_ahead",
         "missing_rewards_limit",
         "requests_per_minute",
         "tokens_per_minute",
@@ -196,6 +197,9 @@ class RlConfig(Config):
     """The first such pause; each further one is twice as long, 5 minutes at most."""
     judge_pauses: int = Field(5, ge=0)
     """After so many pauses training stops."""
+    judge_ahead: bool = True
+    """Ask the judge about an observation as soon as it is closed, while the rest of its completion
+    is drawn; a completion that breaks its template later was judged for nothing."""
     judge_prompt: Literal["sufficiency", "sufficiency-short"] = "sufficiency"
     """What the judge is asked: the paper's prompt, or a shorter one for small judges."""
     judge_max_tokens: int = Field(512, ge=1)

@@ -201,6 +201,7 @@ def _rewarder(
         ),
         sum_over_processes=sum_over_processes,
         stop_requested=lambda: stop.is_requested,
+        asks_ahead=config.judge_ahead,
     )
 
 

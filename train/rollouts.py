@@ -24,6 +24,7 @@ from train.attention import PackedGroup, PackedRow, use_our_attention
 from train.grouped_forward import unwrapped, why_not_shared
 from train.media_features import MediaFeatures, answering_with
 from train.prompt_tensors import joined_media, prompt_positions, repeated_media
+from train.rollout_progress import Progress
 from train.sampling_rules import Sampling, next_tokens, row_draws
 from train.shared_cache import PromptCache, SharedCache
 
@@ -33,7 +34,7 @@ _log = logging.getLogger(__name__)
 _PREFILL_AT_ONCE = 2**14
 """Tokens of prompts in one packed row: bounds the memory of a large batch's prefill."""
 _STEPS_BETWEEN_LOOKS = 16
-"""On a GPU, asking which rows have ended waits for all steps in flight; so not after each one."""
+"""On a GPU, looking at what was drawn waits for all steps in flight; so not after each one."""
 
 
 @torch.no_grad()
@@ -47,6 +48,7 @@ def sample_completions(
     seeds: Sequence[int] | None = None,
     features: Sequence[MediaFeatures] | None = None,
     share_prompts: bool = True,
+    progress: Progress | None = None,
 ) -> list[list[Tensor]]:
     """Draw `group_size` completions of each prompt: long [C] on the CPU, C >= 1.
 
@@ -55,8 +57,9 @@ def sample_completions(
     0 or above; None takes one from torch's generator) and not on the other prompts.
     `model` may be wrapped (peft, DistributedDataParallel); its training mode and rope deltas are
     left as they were. `features` is what a tower that does not change said about each prompt's
-    media (`train.media_features.encode_media`); the plain path runs its tower all the same. Raises
-    ValueError for input that makes no sense.
+    media (`train.media_features.encode_media`); the plain path runs its tower all the same.
+    `progress` is told every 16 tokens; the plain path tells nothing. Raises ValueError for input
+    that makes no sense.
     """
     _check(prompts, group_size, seeds, features)
     if seeds is None:
@@ -69,7 +72,7 @@ def sample_completions(
             _say_once(f"completions are drawn from copies of their prompt: {reason}")
             share_prompts = False
         draw = _draw_shared if share_prompts else _draw_plainly
-        tokens = draw(bare, prompts, group_size, sampling, end_ids, seeds, features)
+        tokens = draw(bare, prompts, group_size, sampling, end_ids, seeds, features, progress)
     return [
         [_ended(row, end_ids) for row in tokens[first : first + group_size].cpu()]
         for first in range(0, len(tokens), group_size)
@@ -84,6 +87,7 @@ def _draw_shared(
     end_ids: Sequence[int],
     seeds: Sequence[int],
     features: Sequence[MediaFeatures] | None,
+    progress: Progress | None,
 ) -> Tensor:
     """Tokens [prompts * group_size, steps]; what stands behind an end token means nothing."""
     use_our_attention(model)
@@ -121,6 +125,8 @@ def _draw_shared(
         has_ended |= torch.isin(chosen, ends)
         if step + 1 == sampling.max_new_tokens:
             break
+        if progress is not None and (step + 1) % _STEPS_BETWEEN_LOOKS == 0:
+            progress(tokens[:, : step + 1])
         if step % steps_between_looks == 0:
             kept = [row for row, ended in enumerate(has_ended.tolist()) if not ended]
             if not kept:
@@ -189,6 +195,7 @@ def _draw_plainly(
     end_ids: Sequence[int],
     seeds: Sequence[int],
     _: Sequence[MediaFeatures] | None,
+    __: Progress | None,
 ) -> Tensor:
     """As `_draw_shared`, by transformers' `generate` on `group_size` copies of each prompt."""
     options: dict[str, Any] = {"do_sample": False}

@@ -6,7 +6,8 @@ advantage per rollout. What is overridden, and why:
     _get_train_sampler                    TRL's order, and the same order after a resume
     _prepare_inputs                       a micro-batch is whole groups
     _generate_and_score_completions       prompts with their media once per question; completions
-                                          from a rollout source; rewards begin in the background
+                                          from a rollout source; rewards begin in the background,
+                                          the judge's as soon as an observation is there
     _get_per_token_logps_and_entropies    the policy pass over shared prompts; then, and not before,
                                           rewards are awaited, and advantages [B, T] take their
                                           place: TRL reads them after this call
@@ -45,10 +46,12 @@ from train.micro_batches import (
     padded_groups,
     refuse_other_inputs,
 )
+from train.processes import any_process, gather_rows
 from train.question_rows import QuestionRows
 from train.resuming import EpochSampler, is_whole, load_weights
 from train.reward_groups import JudgeUse, PendingRewards
 from train.rollout_groups import RolloutGroup, ScoredGroup, rollouts_of
+from train.rollout_progress import Progress, ReadAlong
 from train.rollouts import Sampling, sample_completions
 from train.segments import TokenBytes
 from train.trl_library import (
@@ -141,6 +144,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 prompts,
                 features,
                 [draw_seed(self.args.seed, self.state.global_step, each) for each in questions],
+                ReadAlong(questions, size, self._ends, self._token_bytes, self._rewarder.ask_ahead),
             )
         self._seconds["sampling"] += time.monotonic() - began
         groups = [
@@ -169,6 +173,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         prompts: Sequence[Mapping[str, Tensor]],
         features: Sequence[MediaFeatures | None],
         seeds: Sequence[int],
+        progress: Progress | None = None,
     ) -> list[list[Tensor]]:
         """Completions of each prompt."""
         known = [each for each in features if each is not None]
@@ -188,6 +193,7 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             seeds=seeds,
             features=known or None,
             share_prompts=self._share_prompts,
+            progress=progress,
         )
 
     def _get_per_token_logps_and_entropies(
@@ -256,15 +262,8 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """A checkpoint of the last optimizer step, while nothing of the next one has happened."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         is_missing = not is_whole(folder, self.accelerator.num_processes)
-        if self.state.global_step and self.any_process(is_missing):
+        if self.state.global_step and any_process(is_missing):
             self._save_checkpoint(self.model, None)
-
-    def any_process(self, flag: bool) -> bool:
-        """Whether any process says so; every process must ask."""
-        if self.accelerator.num_processes == 1:
-            return flag
-        flags = torch.tensor([float(flag)], device=self.accelerator.device)
-        return bool(self.accelerator.gather(flags).any())
 
     @property
     def _ends(self) -> list[int]:
@@ -317,7 +316,8 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         assert self._pending is not None, "rewards are begun when completions are there"
         rewards = self._pending.wait()
         if batch.numbers.start == 0:  # the first of its generation to be learned from
-            self._judge = self._pending.use
+            use = self._pending.use
+            self._judge = use if self._judge is None else self._judge + use
         lm_head = unwrapped(self.model).get_output_embeddings()
         return [
             self._rule.score(group, reward, score, lm_head, self.temperature)
@@ -334,13 +334,6 @@ class VideoGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if self._observe is None:
             return
         step = self.state.global_step + 1
-        report = StepReport(step, groups, judge, seconds, self._gather_rows)
+        report = StepReport(step, groups, judge, seconds, gather_rows)
         for name, value in self._observe(report).items():
             self._metrics["train"][name].append(value)
-
-    def _gather_rows(self, row: list[float]) -> list[list[float]]:
-        if self.accelerator.num_processes == 1:
-            return [row]
-        numbers = torch.tensor([row], dtype=torch.float64, device=self.accelerator.device)
-        gathered: list[list[float]] = self.accelerator.gather(numbers).tolist()
-        return gathered

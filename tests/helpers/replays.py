@@ -50,7 +50,7 @@ class Replay:
 @dataclass(frozen=True)
 class Known:
     rewards: list[GroupRewards]
-    use = JudgeUse()
+    use: JudgeUse = field(default_factory=JudgeUse)
 
     def wait(self) -> list[GroupRewards]:
         return self.rewards
@@ -61,6 +61,9 @@ class FixedRewards:
     """A reward source: (perception, reasoning) totals of a question's rollouts; None = missing."""
 
     totals: Mapping[str, Sequence[tuple[float | None, float]]]
+
+    def ask_ahead(self, question: VideoQuestion, text: str) -> bool:
+        return True
 
     def start(self, groups: Sequence[RolloutGroup]) -> Any:
         return Known([self._of(group) for group in groups])

@@ -16,6 +16,7 @@ from train.appo import AppoConfig
 from train.group_updates import UpdateRule
 from train.micro_batches import StepReport
 from train.resuming import last_whole_checkpoint
+from train.reward_groups import JudgeUse
 from train.rollout_groups import RolloutGroup
 from train.step_verdicts import JudgeUnavailableError
 from train.trainer import VideoGRPOTrainer
@@ -178,6 +179,27 @@ def test_every_step_is_told_once_with_the_groups_it_learned_from(
             assert scored.weights is not None
             assert scored.advantages.shape == scored.weights.shape
     assert [entry["mine"] for entry in one.state.log_history[:4]] == [1, 2, 3, 4]
+
+
+def test_generations_of_one_step_are_told_of_together(clips: RlWorld, tmp_path: Path) -> None:
+    class Counting(FixedRewards):
+        def start(self, groups: Sequence[RolloutGroup]) -> Any:
+            known = super().start(groups)
+            return Known(known.rewards, JudgeUse(asked=2, missing=1, seconds_waited=0.5))
+
+    told: list[StepReport] = []
+
+    def observe(report: StepReport) -> dict[str, float]:
+        told.append(report)
+        return {}
+
+    options = {"gradient_accumulation_steps": 2, "steps_per_generation": 1}
+    rewarder = Counting(clips.rewards().totals)
+    trainer(clips, tmp_path, rewarder=rewarder, observe=observe, options=options).train()
+    assert [len(report.groups) for report in told] == [2, 2]
+    assert [report.judge for report in told] == [
+        JudgeUse(asked=4, missing=2, seconds_waited=1.0)
+    ] * 2
 
 
 def test_a_drawn_placeholder_of_a_frame_is_a_word_like_any_other(
