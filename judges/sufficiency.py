@@ -58,6 +58,8 @@ class SufficiencyOutcome:
     replies: tuple[JudgeReply, ...]
     failure: CallFailure | None
     prompt_id: str
+    failed_call: str = ""
+    """Key of the call that failed; empty where none did, or it was not begun."""
 
 
 def sufficiency_request(
@@ -172,7 +174,9 @@ async def judge_sufficiency(
         result = await calls.call(request)
         if not isinstance(result.outcome, Reply):
             verdict = verdict_of_failure(result.outcome)
-            return SufficiencyOutcome(verdict, tuple(replies), result.outcome, prompt_id)
+            return SufficiencyOutcome(
+                verdict, tuple(replies), result.outcome, prompt_id, result.call_key
+            )
         verdict = verdict_of(result.outcome)
         replies.append(JudgeReply(result.call_key, draw, result.outcome.text, verdict))
         if verdict.verdict != "unscored":

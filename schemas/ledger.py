@@ -293,6 +293,19 @@ class Ledger(LedgerReader):
             self._load_state()
         return int(count)
 
+    def forget_failed_calls(self, call_keys: Iterable[str]) -> None:
+        """Let these calls be made again where they failed; what other failures led to stays."""
+        with self._lock:
+            self._writer.put(
+                Statement(
+                    "UPDATE calls SET is_superseded = true WHERE is_final AND status <> 'ok' AND"
+                    " call_key IN (SELECT unnest(?))",
+                    (sorted(call_keys),),
+                )
+            )
+            self.flush()
+            self._load_state()
+
     def discard_unsettled(self) -> int:
         """Remove attempts, checks and verdicts of questions without an outcome.
 

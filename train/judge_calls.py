@@ -7,7 +7,7 @@ process 0: after a resume the same call is answered from it. `judges.audit sampl
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import Future
 from contextlib import ExitStack
 from hashlib import blake2b
@@ -32,7 +32,7 @@ from schemas.ledger import Ledger, LedgerError
 from schemas.questions import VideoQuestion
 from schemas.runs import RunInfo, start_run
 from schemas.samples import Reason
-from train.judge_check import NO_REPLY, check_judge, quick_limits
+from train.judge_check import check_judge, quick_limits
 from train.judge_options import JudgeOptions, JudgeStats
 
 _T = TypeVar("_T")
@@ -136,10 +136,13 @@ class JudgeCalls:
             | {"answer_leak": True, "leak_text": leak, "verdict": None}
         )
 
-    def forget_failures(self) -> None:
-        """Let calls that failed be made again; a stop after many failures in a row is over."""
+    def forget_failures(self, call_keys: Iterable[str]) -> None:
+        """Let these failed calls be made again; a stop after many failures in a row is over.
+
+        Failures that an earlier step was learned with stay: it resumes with what it had.
+        """
         self.forget_ahead()
-        self._ledger.forget_failures(NO_REPLY)
+        self._ledger.forget_failed_calls(call_keys)
         self._past += self._layer_stats()
         self._calls = self._layer(self._limits())
 

@@ -177,7 +177,7 @@ class StepVerdicts:
                 f" of a step, more than {patience.max_missing_share:.0%}{_last_words(silent)}"
             )
             if stops or self.num_pauses >= patience.max_pauses:
-                judge.forget_failures()  # a resumed run asks again
+                judge.forget_failures(_failed_calls(silent))  # a resumed run asks again
                 end = "and a stop was asked for" if stops else "given up"
                 raise JudgeUnavailableError(f"{told}; {end} after {self.num_pauses} pauses")
             seconds = min(patience.pause_seconds * 2**self.num_pauses, _LONGEST_PAUSE_SECONDS)
@@ -185,7 +185,7 @@ class StepVerdicts:
             number = f"{self.num_pauses} of {patience.max_pauses}"
             log.warning("%s; pausing for %g s, then asking again (%s)", told, seconds, number)
             self._sleep(seconds)
-            judge.forget_failures()
+            judge.forget_failures(_failed_calls(silent))
             for one in silent:
                 one.outcome = None
                 one.future = self._submit(one.question, one.observation, one.output)
@@ -233,6 +233,10 @@ class StepVerdicts:
             if one.outcome and one.outcome.verdict.unscored_reason
         }
         return f" ({', '.join(sorted(reasons))})" if reasons else ""
+
+
+def _failed_calls(silent: Sequence[_Asked]) -> list[str]:
+    return [one.outcome.failed_call for one in silent if one.outcome and one.outcome.failed_call]
 
 
 def _last_words(silent: Sequence[_Asked]) -> str:

@@ -182,6 +182,30 @@ def test_a_judge_that_comes_back_is_waited_for(
     assert "refused by script" in told[0]
 
 
+def test_an_outage_leaves_what_earlier_steps_learned_with(
+    judge: JudgeCalls, model_server: RunningServer
+) -> None:
+    """A run that resumes before both steps repeats the first with the verdict still missing."""
+    early = group_of("offline early", *(f"ok {number}" for number in range(5)))
+    late = group_of("offline late", "ok", "poor")
+    steps(model_server, "bad_request")
+    rewarder = GroupRewarder(P2R, LIMITS, judge, patience=JudgePatience(pause_seconds=0.01))
+    first = rewarder.start([early]).wait()
+    model_server.control(script=[{"match": "offline late", "faults": ["bad_request"]}])
+    pending = rewarder.start([late])
+    (rewards,) = pending.wait()
+    assert pending.use.pauses == 1
+    assert [one.accuracy for one in rewards.perception or ()] == [1, 1, 0]
+    asked_before = asked(model_server)
+    again = rewarder.start([early]).wait()
+    assert [verdict and verdict.verdict for verdict in again[0].verdicts] == [
+        verdict and verdict.verdict for verdict in first[0].verdicts
+    ]
+    assert again[0].verdicts[0] is not None
+    assert again[0].verdicts[0].verdict == "unscored"
+    assert asked(model_server) == asked_before
+
+
 def test_a_judge_that_stays_down_stops_training_and_a_resumed_run_asks_again(
     model_server: RunningServer, tmp_path: Path
 ) -> None:

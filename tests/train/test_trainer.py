@@ -10,6 +10,7 @@ import torch
 from helpers.replays import FixedRewards, Known, RlWorld, rl_world
 from test_trainer_equals_trl import Gradients, settings
 
+from schemas.questions import VideoQuestion
 from train.adapters import lora_config
 from train.algorithms import parse_algo
 from train.appo import AppoConfig
@@ -118,6 +119,9 @@ class Gone:
 
     def __init__(self, rewards: FixedRewards, steps: int) -> None:
         self.rewards, self.steps = rewards, steps
+
+    def ask_ahead(self, question: VideoQuestion, text: str) -> bool:
+        return True
 
     def start(self, groups: Sequence[RolloutGroup]) -> Any:
         if self.steps == 0:
