@@ -16,14 +16,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from sandbox.learning import (
-    Folders,
-    LearningConfig,
-    rl_folder,
-    run_rl,
-    run_sft,
-    with_planted_faults,
-)
+from sandbox.learning import rl_folder, run_rl, run_sft, with_planted_faults
+from sandbox.learning_folders import Folders, LearningConfig
 from sandbox.stages import StageFailedError, Stages, run
 from sandbox.world import NOTICE
 from schemas.config import EXIT_OK, Config, parse_command, run_command

@@ -4,16 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from judges.intervals_by_video import Estimate, sample_design, share
+from sandbox.learning_folders import Folders
 from sandbox.observations import Judged, Measures, World, by_kind, judge_file, measure, percent
 from sandbox.stages import Spent
-
-if TYPE_CHECKING:
-    from sandbox.learning import Folders
 
 _CURVE_POINTS = 10
 
@@ -26,7 +24,7 @@ class Table:
     numbers: dict[str, Any]
 
 
-def sft_table(folders: "Folders", rows: Mapping[str, Path]) -> Table:
+def sft_table(folders: Folders, rows: Mapping[str, Path]) -> Table:
     """What was learned from nothing: each model on the held-out questions, and by kind."""
     world = World(folders.held_out.root)
     judged = {name: judge_file(path, world) for name, path in rows.items()}
@@ -77,7 +75,7 @@ def sft_table(folders: "Folders", rows: Mapping[str, Path]) -> Table:
 
 
 def rl_table(
-    folders: "Folders",
+    folders: Folders,
     *,
     before: Path,
     clean: Path,
@@ -255,7 +253,7 @@ def _points(gain: Estimate) -> str:
     return f"{100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
 
 
-def _spent(folders: "Folders", name: str) -> Spent:
+def _spent(folders: Folders, name: str) -> Spent:
     done = json.loads((folders.out / "done" / f"{name}.json").read_text("utf-8"))
     return Spent(done["seconds"], done["cpu_seconds"])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.learning import Folders, LearningConfig
+from sandbox.learning_folders import Folders, LearningConfig
 from schemas.config import UsageError
 
 
