@@ -10,11 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.judged_groups import (
+    LIMITS,
+    OTHER,
+    QUESTION,
+    RULES,
+    asked,
+    open_judge,
+    text_of,
+)
 from helpers.replays import rl_world
 from helpers.rollout_scenes import P2R, rollout_group
 from helpers.video_groups import prompt, tiny_model
 from servers.model_server import RunningServer
-from test_reward_groups import LIMITS, OTHER, QUESTION, RULES, asked, open_judge, text_of
 from test_trainer_equals_trl import SIZE, settings
 from torch import Tensor
 
