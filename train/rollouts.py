@@ -125,7 +125,7 @@ def _draw_shared(
         has_ended |= torch.isin(chosen, ends)
         if step + 1 == sampling.max_new_tokens:
             break
-        if progress is not None and (step + 1) % _STEPS_BETWEEN_LOOKS == 0:
+        if progress is not None and step and step % _STEPS_BETWEEN_LOOKS == 0:
             progress(tokens[:, : step + 1])
         if step % steps_between_looks == 0:
             kept = [row for row, ended in enumerate(has_ended.tolist()) if not ended]

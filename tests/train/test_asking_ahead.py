@@ -82,7 +82,7 @@ def test_a_sampler_tells_what_it_has_drawn_so_far() -> None:
         progress=lambda tokens: told.append(tokens.clone()),
     )
     drawn = torch.stack([row for group in groups for row in group])
-    assert [tokens.shape for tokens in told] == [(4, 16), (4, 32)]
+    assert [tokens.shape for tokens in told] == [(4, 17), (4, 33)]
     for tokens in told:
         assert torch.equal(tokens, drawn[:, : tokens.shape[1]])
 
