@@ -87,6 +87,7 @@ def appo_pass(model: Any, group: Any) -> Any:
         rewards.to(score.logprobs),
         AppoConfig(),
         log_normalisers=score.log_normalisers,
+        all_logprobs=score.all_logprobs,
     )
     # Weighted in the backward pass only, so that all forms name the same log-probs.
     return score.logprobs + (weights - 1) * (score.logprobs - score.logprobs.detach())

@@ -175,13 +175,15 @@ def token_weights_from_hidden(
     temperature: float = 1.0,
     vocabulary_chunk: int = DEFAULT_VOCABULARY_CHUNK,
     log_normalisers: Tensor | None = None,
+    all_logprobs: Tensor | None = None,
 ) -> Tensor:
     """`token_weights` of log_softmax((h W^T + b) / temperature), without building it.
 
     `hidden_states` [G, N, H] is what the LM head reads, row n at the position that predicts token
     n; `lm_head_weight` [V, H], `lm_head_bias` [V] or None -> [G, N]. `log_normalisers` [G, N],
-    where the tokens' logsumexp is known, spares one of two products with the head. Peak memory
-    beyond the inputs is about (chosen tokens + 5 G K3) * `vocabulary_chunk` numbers, whatever V is.
+    where the tokens' logsumexp is known, spares one of two products with the head; `all_logprobs`
+    [T, V] of the T tokens of the mask, one rollout after another, spares both. Peak memory beyond
+    the inputs is about (chosen tokens + 5 G K3) * `vocabulary_chunk` numbers, whatever V is.
     `detach=False` is refused: gradient through the weights exists in `token_weights` only.
     """
     if not config.detach:
@@ -203,6 +205,14 @@ def token_weights_from_hidden(
         raise ValueError(f"temperature must be above 0, got {temperature}")
 
     def divergences(columns: Tensor, is_alive: Tensor) -> Tensor:
+        if all_logprobs is not None:
+            return divergences_from_logprobs(
+                all_logprobs,
+                is_alive,
+                columns,
+                config.divergence,
+                vocabulary_chunk=vocabulary_chunk,
+            )
         return divergences_from_hidden(
             hidden_states,
             lm_head_weight,

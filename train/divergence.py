@@ -22,6 +22,8 @@ DEFAULT_VOCABULARY_CHUNK = 4096
 _RELEASED_CLAMP = 11.0
 # Stands for a log-probability of minus infinity. Any number far below the clamp gives the limit.
 _LOG_OF_ZERO = -1e4
+# On a CPU so many numbers at a time stay in its cache, in memory that was used just before.
+_NUMBERS_AT_ONCE_ON_CPU = 2**18
 
 
 def slot_divergence(logprobs: Tensor, divergence: Divergence) -> Tensor:
@@ -42,7 +44,7 @@ def slot_divergence(logprobs: Tensor, divergence: Divergence) -> Tensor:
     positive: in float32 nothing cancels between near-equal distributions. A log-probability of
     minus infinity is probability 0, the limit of ever smaller ones.
     """
-    logprobs = logprobs.masked_fill(logprobs == -torch.inf, _LOG_OF_ZERO)
+    logprobs = logprobs.clamp(min=_LOG_OF_ZERO)
     # Differences are taken from the largest of the group: exact between close log-probs, so equal
     # distributions have a divergence of exactly 0 whatever G is.
     centre = logprobs.amax(dim=0, keepdim=True).detach()
@@ -79,16 +81,21 @@ def divergences_from_logprobs(
 
     `logprobs` [G, N, V], `completion_mask` bool [G, N], `columns` [S, G, K] (which token of rollout
     i stands in slot j of frame s) -> [S, K]. Differentiable with respect to `logprobs`.
+
+    Or `logprobs` [T, V] of the T tokens of the mask alone, one rollout after another.
     """
-    num_rollouts, num_tokens, num_entries = logprobs.shape
-    first_rows = num_tokens * torch.arange(num_rollouts, device=columns.device)
-    rows = columns + first_rows[None, :, None]
-    table = logprobs.reshape(num_rollouts * num_tokens, num_entries)
+    num_entries = logprobs.shape[-1]
+    cells = _cells(columns, completion_mask.shape[1])
+    is_alive = completion_mask.flatten()[cells]
+    table = logprobs.reshape(-1, num_entries)
+    rows = cells
+    if logprobs.ndim == 2:
+        rows = completion_mask.flatten().cumsum(0)[cells] - 1
+        rows = rows.masked_fill(~is_alive, len(table))  # no token's row
     chunks = (
         table[:, start : start + vocabulary_chunk]
         for start in range(0, num_entries, vocabulary_chunk)
     )
-    is_alive = completion_mask.flatten()[rows]
     return _sum_over_chunks(chunks, rows, is_alive, num_entries, divergence)
 
 
@@ -113,9 +120,8 @@ def divergences_from_hidden(
     float32. Not differentiable.
     """
     num_rollouts, num_tokens, width = hidden_states.shape
-    first_rows = num_tokens * torch.arange(num_rollouts, device=columns.device)
     # Row of each slot's token among the distinct tokens that some frame chose.
-    tokens, rows = torch.unique(columns + first_rows[None, :, None], return_inverse=True)
+    tokens, rows = torch.unique(_cells(columns, num_tokens), return_inverse=True)
     with torch.no_grad():
         chosen = hidden_states.reshape(num_rollouts * num_tokens, width)[tokens]
         chosen = chosen.to(lm_head_weight.dtype)
@@ -137,6 +143,12 @@ def divergences_from_hidden(
         return _sum_over_chunks(chunks, rows, is_alive, num_entries, divergence)
 
 
+def _cells(columns: Tensor, num_tokens: int) -> Tensor:
+    """[S, G, K] columns of tokens -> their places in a flattened [G, N] table."""
+    first = num_tokens * torch.arange(columns.shape[1], device=columns.device)
+    return columns + first[None, :, None]
+
+
 def _log_normaliser(logits: Callable[[int], Tensor], starts: Iterable[int]) -> Tensor:
     total: Tensor | None = None
     for start in starts:
@@ -155,6 +167,8 @@ def _sum_over_chunks(
 ) -> Tensor:
     """Chunks [tokens, V'] of a table of log-probs, `rows` and `is_alive` [S, G, K] -> [S, K].
 
+    Tokens that are not alive may have a row behind the table's end.
+
     A slot that holds the same tokens in several frames is computed once: all of them do where no
     completion has more than K tokens.
     """
@@ -165,14 +179,20 @@ def _sum_over_chunks(
     )
     is_dead = torch.empty_like(slots, dtype=torch.bool)
     is_dead[slot_of] = ~is_alive.transpose(1, 2).reshape(-1, num_rollouts)
+    has_dead = bool(is_dead.any())
     total: Tensor | None = None
     for chunk in chunks:
         parts = []
+        at_once = num_slots
+        if not chunk.is_cuda:
+            numbers_of_slot = num_rollouts * chunk.shape[1]
+            at_once = min(at_once, max(1, _NUMBERS_AT_ONCE_ON_CPU // numbers_of_slot))
         for some, some_are_dead in zip(
-            torch.split(slots, num_slots), torch.split(is_dead, num_slots), strict=True
+            torch.split(slots, at_once), torch.split(is_dead, at_once), strict=True
         ):
-            selected = at_least_float32(chunk[some.T])
-            selected = selected.masked_fill(some_are_dead.T[..., None], uniform)
+            selected = at_least_float32(chunk[some.T.clamp(max=len(chunk) - 1)])
+            if has_dead:
+                selected = selected.masked_fill(some_are_dead.T[..., None], uniform)
             parts.append(slot_divergence(selected, divergence))
         share = torch.cat(parts)
         total = share if total is None else total + share

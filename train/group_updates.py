@@ -86,6 +86,7 @@ class UpdateRule:
             lm_head_bias=None if lm_head.bias is None else lm_head.bias.detach(),
             temperature=temperature,
             log_normalisers=scores.log_normalisers,
+            all_logprobs=scores.all_logprobs,
         )
         if self.weighted_tokens == "observation":
             weights = torch.where(segments.to(device) == PERCEPTION, weights, 1.0)

@@ -76,6 +76,9 @@ class GroupScores:
     """float32 [G, N, F], see `train.frame_attention`; None if not asked for."""
     log_normalisers: Tensor | None = None
     """float32 [G, N], logsumexp(logits / temperature); no gradient."""
+    all_logprobs: Tensor | None = None
+    """float32 [tokens, V], one completion after another, where the backward pass keeps them anyway
+    (`train.token_scores`); no gradient."""
 
 
 def score_groups(
@@ -104,7 +107,7 @@ def score_groups(
     else:
         hidden, attention = _plain_pass(model, groups, frame_layers)
     completions = [completion for group in groups for completion in group.completions]
-    logprobs, entropies, normalisers = token_scores(
+    of_tokens = token_scores(
         unwrapped(model).get_output_embeddings(),
         hidden,
         torch.cat(completions).to(hidden.device),
@@ -112,7 +115,7 @@ def score_groups(
         entropy_gradient=entropy_gradient,
         logits_at_once=logits_at_once,
     )
-    scores, first = [], 0
+    table, scores, first = of_tokens.all_logprobs, [], 0
     for group in groups:
         lengths = [len(completion) for completion in group.completions]
         rows = slice(first, first + sum(lengths))
@@ -120,12 +123,13 @@ def score_groups(
         of_group = [next(attention) for _ in lengths] if frame_layers else None
         scores.append(
             GroupScores(
-                mask=_padded(torch.ones_like(logprobs[rows], dtype=torch.bool), lengths),
-                logprobs=_padded(logprobs[rows], lengths),
-                entropies=_padded(entropies[rows], lengths),
+                mask=_padded(torch.ones_like(of_tokens.logprobs[rows], dtype=torch.bool), lengths),
+                logprobs=_padded(of_tokens.logprobs[rows], lengths),
+                entropies=_padded(of_tokens.entropies[rows], lengths),
                 hidden_states=_padded(hidden[rows].detach(), lengths),
                 frame_attention=None if of_group is None else _padded(torch.cat(of_group), lengths),
-                log_normalisers=_padded(normalisers[rows], lengths),
+                log_normalisers=_padded(of_tokens.log_normalisers[rows], lengths),
+                all_logprobs=None if table is None else table[rows],
             )
         )
     return scores

@@ -46,7 +46,11 @@ def test_streamed_weights_equal_the_dense_ones(
             dense = token_weights(
                 group.attention, logits.log_softmax(-1), group.mask, group.rewards, config
             )
-            for known in (None, logits.logsumexp(-1)):
+            for known in (
+                {},
+                {"log_normalisers": logits.logsumexp(-1)},
+                {"all_logprobs": logits.log_softmax(-1)[group.mask.bool()]},
+            ):
                 streamed = token_weights_from_hidden(
                     group.attention,
                     hidden,
@@ -57,7 +61,7 @@ def test_streamed_weights_equal_the_dense_ones(
                     lm_head_bias=chosen_bias,
                     temperature=temperature,
                     vocabulary_chunk=chunk,
-                    log_normalisers=known,
+                    **known,
                 )
                 assert streamed.dtype == torch.float64
                 # 1e-11: other order of float64 sums over 33 entries

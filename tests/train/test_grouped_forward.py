@@ -48,13 +48,22 @@ def backward(scores: Sequence[GroupScores], parameters: Any) -> dict[str, torch.
     )
 
 
+NUMBERS = (
+    "logprobs",
+    "entropies",
+    "hidden_states",
+    "frame_attention",
+    "log_normalisers",
+    "all_logprobs",
+)
+
+
 def assert_same(ours: Sequence[GroupScores], plain: Sequence[GroupScores]) -> None:
     for one, other in zip(ours, plain, strict=True):
         assert one.mask.equal(other.mask)
         assert (one.logprobs[~one.mask] == 0).all()
         # 1e-5: float32 through three layers in another order of sums
-        names = ("logprobs", "entropies", "hidden_states", "frame_attention", "log_normalisers")
-        for name in names:
+        for name in NUMBERS:
             mine, theirs = getattr(one, name), getattr(other, name)
             if theirs is not None:
                 torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5, msg=name)
@@ -269,20 +278,25 @@ def test_logits_come_in_chunks() -> None:
     hidden = torch.randn(64, 4, generator=draw, requires_grad=True)
     tokens = torch.randint(5000, (64,), generator=draw)
     factors = torch.linspace(-1, 2, 64)
-    results, largest = [], []
+    results, largest, kept = [], [], []
     for logits_at_once in (4 * 5000, 64 * 5000):
         with TensorMemory(head.weight, hidden) as memory:
-            logprobs, entropies, normalisers = token_scores(
+            scores = token_scores(
                 head, hidden, tokens, entropy_gradient=True, logits_at_once=logits_at_once
             )
-            loss = (factors * (logprobs + entropies)).sum()
+            loss = (factors * (scores.logprobs + scores.entropies)).sum()
             gradients = torch.autograd.grad(loss, [hidden, head.weight])
-            results.append([logprobs, normalisers, *gradients])
+            results.append([scores.logprobs, scores.log_normalisers, *gradients])
+            kept.append(scores.all_logprobs)
         largest.append(memory.largest_bytes)
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
     torch.testing.assert_close(results[0][1], head(hidden).logsumexp(-1).detach())
     assert largest == [4 * 4 * 5000, 4 * 64 * 5000]
+    assert kept[0] is None
+    assert kept[1].equal(head(hidden).log_softmax(-1))
+    with torch.no_grad():  # no backward pass will keep them
+        assert token_scores(head, hidden, tokens).all_logprobs is None
 
 
 def test_a_padded_batch_of_prompts_is_cut_into_prompts() -> None:
