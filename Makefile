@@ -11,7 +11,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 .PHONY: help install demo test test-fast test-long mutations lint format benchmarks clean
 
 help:
-	@echo "make demo        render a small world, build a dataset from it, print the funnel"
+	@echo "make demo        clips, a dataset, the audit of its judge, a model that learns from nothing"
 	@echo "make test        lint, types and every test that a user runs"
 	@echo "make test-fast   the tests that take seconds"
 	@echo "make test-long   kills, faults at scale, real servers, mutations"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from sandbox.learning import rl_folder, run_rl, run_sft, with_planted_faults
+from sandbox.learning import rl_folder, run_rl, run_sft
 from sandbox.learning_folders import Folders, LearningConfig
 from sandbox.stages import StageFailedError, Stages, run
 from sandbox.world import NOTICE
@@ -24,8 +24,8 @@ from schemas.config import EXIT_OK, Config, parse_command, run_command
 
 PROG = "sandbox.demo"
 _SHOWN_ROWS = 2
-_STAGES_OF_DATA, _STAGES_OF_LEARNING = 5, 3
-_HELD_OUT_QUESTIONS = 500
+_STAGES_OF_DATA, _STAGES_OF_LEARNING = 5, 2
+_HELD_OUT_QUESTIONS = 240
 _ALGO = "pa-grpo+appo"
 
 
@@ -51,8 +51,9 @@ class DemoConfig(Config):
     """Verdicts of the judge to audit."""
     learning: bool = True
     """Go on with the model that learns; without, the demo ends with the audit, after a minute."""
-    train_questions: int = Field(4000, ge=100)
-    """Questions that the model learns from, about clips of the simpler world."""
+    train_questions: int = Field(1200, ge=100)
+    """Questions that the model learns from, about clips of the simpler world; sandbox.learning
+    takes 4,000."""
     rl_steps: int = Field(30, ge=1)
     """Steps of RL."""
 
@@ -109,7 +110,7 @@ def _learning(config: DemoConfig, stages: Stages) -> dict[str, Path]:
             seed=config.seed,
             train_questions=config.train_questions,
             held_out_questions=min(_HELD_OUT_QUESTIONS, config.train_questions),
-            faulty_questions=max(100, config.train_questions * 3 // 5),
+            faulty_questions=config.train_questions,
             algos=(_ALGO,),
             seeds=(config.seed,),
             rl_steps=config.rl_steps,
@@ -118,10 +119,8 @@ def _learning(config: DemoConfig, stages: Stages) -> dict[str, Path]:
     folders.claim()
     with stages.stage("a video model learns from random weights: vision warm-up, fine-tuning"):
         print(run_sft(folders).text)
-    with stages.stage("a teacher with habits plants faults: green is yellow, circles are squares"):
-        with_planted_faults(folders)
-    with stages.stage(f"{config.rl_steps} steps of {_ALGO} unlearn them; evaluation, the page"):
-        print(run_rl(folders).text)
+    with stages.stage(f"{config.rl_steps} steps of {_ALGO} from there; evaluation, the page"):
+        print(run_rl(folders, has_planted_faults=False).text)
     out = rl_folder(folders, _ALGO, config.seed)
     return {"model": out / "model", "rollouts": out / "pages", "metrics": out / "metrics.jsonl"}
 

@@ -114,14 +114,18 @@ def rl_folder(folders: Folders, algo: str, seed: int) -> Path:
     return folders.out / "rl" / f"{algo}_seed_{seed}"
 
 
-def run_rl(folders: Folders) -> "Table":
-    """Train by each algorithm with each seed, from one start, and evaluate."""
+def run_rl(folders: Folders, *, has_planted_faults: bool = True) -> "Table":
+    """Train by each algorithm with each seed, from one start, and evaluate.
+
+    The start is the fine-tuned model, or that model after a teacher with habits.
+    """
     from sandbox.learning_tables import rl_table
 
-    start, config = with_planted_faults(folders), folders.config
+    model, config = learned(folders), folders.config
+    start = with_planted_faults(folders) if has_planted_faults else model
     folders.render(folders.rl)
-    before = folders.evaluate("start", start)
-    clean = folders.evaluate("sft", folders.out / "sft")
+    clean = folders.evaluate("sft", model)
+    before = folders.evaluate("start", start) if has_planted_faults else clean
     runs = {}
     for seed in config.seeds:
         for algo in config.algos:

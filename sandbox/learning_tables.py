@@ -14,6 +14,15 @@ from sandbox.observations import Judged, Measures, World, by_kind, judge_file, m
 from sandbox.stages import Spent
 
 _CURVE_POINTS = 10
+_PLANTED = (
+    "The start learned from a teacher that takes green for yellow and circles for squares, and"
+    " concludes times and numbers one too many: what RL repairs was planted. The differences"
+    " between algorithms are told as they came; they are no claim about methods."
+)
+_SHORT = (
+    "So few steps from a half-taught model move little; docs/learning.md has the whole recipe, in"
+    " which a start with planted faults gains 8 points."
+)
 
 
 @dataclass(frozen=True)
@@ -81,22 +90,24 @@ def rl_table(
     clean: Path,
     runs: Mapping[tuple[str, int], tuple[Path, Spent]],
 ) -> Table:
-    """Each run from the same start, and per algorithm the pooled paired differences to it."""
+    """Each run from the same start, and per algorithm the pooled paired differences to it.
+
+    Where `before` is another model than `clean`, the start has planted faults.
+    """
     world = World(folders.held_out.root)
     start, parent = judge_file(before, world), judge_file(clean, world)
+    is_faulty = before != clean
     judged = {key: judge_file(path, world) for key, (path, _) in runs.items()}
     lines = [
-        "## RL from a start with planted faults",
+        f"## RL from {'a start with planted faults' if is_faulty else 'the fine-tuned model'}",
         "",
         f"{folders.config.rl_steps} steps of 8 questions x 8 rollouts; {len(start)} held-out"
-        f" questions about {folders.held_out.clips} clips. The start learned from a teacher that"
-        " takes green for yellow and circles for squares, and concludes times and numbers one too"
-        " many: what RL repairs was planted. The differences between algorithms are told as they"
-        " came; they are no claim about methods.",
+        f" questions about {folders.held_out.clips} clips."
+        f" {_PLANTED if is_faulty else _SHORT}",
         "",
         "| run | time | right, % | blind | format | seen | right if seen | if not |",
         "|---|---|---|---|---|---|---|---|",
-        _run_row("taught without faults", None, measure(parent)),
+        *([_run_row("taught without faults", None, measure(parent))] if is_faulty else []),
         _run_row("start", None, measure(start)),
     ]
     for (algo, seed), found in judged.items():
