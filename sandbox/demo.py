@@ -6,8 +6,8 @@ against the sandbox's truth. Teacher and judge err on purpose, so that every ste
 something to reject and the audit something to find.
 
 Then a video model of 1 M parameters learns from random weights, on a dataset built of a simpler
-world: fine-tuning, evaluation before and after, a second teacher with planted faults, and RL that
-unlearns them, with a page of its rollouts. Run again, the demo resumes.
+world: fine-tuning, evaluation before and after, and RL from there, with a page of its rollouts. It
+is the short form of `sandbox.learning`. Run again, the demo resumes.
 """
 
 import time

@@ -152,9 +152,15 @@ def off_by_one(query: Query, value: str, config: WorldConfig) -> str:
 
 
 def told_late(spans: Sequence[Sequence[float]], config: WorldConfig) -> list[list[float]]:
-    """`spans` in seconds, each told one second late; at the clip's end one second early."""
-    shifts = [1.0 if span[1] + 1 <= config.cells else -1.0 for span in spans]
-    return [[span[0] + by, span[1] + by] for span, by in zip(spans, shifts, strict=True)]
+    """`spans` in seconds, each told one second late; at the clip's end one second early.
+
+    One that fills the clip has nowhere to go, and is told right.
+    """
+    late = []
+    for start, end in spans:
+        shift = 1.0 if end + 1 <= config.cells else -1.0 if start >= 1 else 0.0
+        late.append([start + shift, end + shift])
+    return late
 
 
 def without_crucial(query: Query, facts: Facts) -> Facts:

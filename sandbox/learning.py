@@ -124,8 +124,9 @@ def run_rl(folders: Folders, *, has_planted_faults: bool = True) -> "Table":
     model, config = learned(folders), folders.config
     start = with_planted_faults(folders) if has_planted_faults else model
     folders.render(folders.rl)
-    clean = folders.evaluate("sft", model)
-    before = folders.evaluate("start", start) if has_planted_faults else clean
+    taught = folders.evaluate("sft", model)
+    clean = taught if has_planted_faults else None
+    before = folders.evaluate("start", start) if has_planted_faults else taught
     runs = {}
     for seed in config.seeds:
         for algo in config.algos:

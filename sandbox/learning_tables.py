@@ -19,9 +19,9 @@ _PLANTED = (
     " concludes times and numbers one too many: what RL repairs was planted. The differences"
     " between algorithms are told as they came; they are no claim about methods."
 )
-_SHORT = (
-    "So few steps from a half-taught model move little; docs/learning.md has the whole recipe, in"
-    " which a start with planted faults gains 8 points."
+_NOT_PLANTED = (
+    "Nothing was planted here for RL to repair; docs/learning.md has runs from a start with planted"
+    " faults, and more steps."
 )
 
 
@@ -87,27 +87,27 @@ def rl_table(
     folders: Folders,
     *,
     before: Path,
-    clean: Path,
+    clean: Path | None,
     runs: Mapping[tuple[str, int], tuple[Path, Spent]],
 ) -> Table:
     """Each run from the same start, and per algorithm the pooled paired differences to it.
 
-    Where `before` is another model than `clean`, the start has planted faults.
+    `clean` is the model that faults were planted in; None where the start has none.
     """
     world = World(folders.held_out.root)
-    start, parent = judge_file(before, world), judge_file(clean, world)
-    is_faulty = before != clean
+    start = judge_file(before, world)
+    parent = [("taught without faults", measure(judge_file(clean, world)))] if clean else []
     judged = {key: judge_file(path, world) for key, (path, _) in runs.items()}
     lines = [
-        f"## RL from {'a start with planted faults' if is_faulty else 'the fine-tuned model'}",
+        f"## RL from {'a start with planted faults' if clean else 'the fine-tuned model'}",
         "",
         f"{folders.config.rl_steps} steps of 8 questions x 8 rollouts; {len(start)} held-out"
         f" questions about {folders.held_out.clips} clips."
-        f" {_PLANTED if is_faulty else _SHORT}",
+        f" {_PLANTED if clean else _NOT_PLANTED}",
         "",
         "| run | time | right, % | blind | format | seen | right if seen | if not |",
         "|---|---|---|---|---|---|---|---|",
-        *([_run_row("taught without faults", None, measure(parent))] if is_faulty else []),
+        *(_run_row(name, None, found) for name, found in parent),
         _run_row("start", None, measure(start)),
     ]
     for (algo, seed), found in judged.items():
@@ -127,7 +127,7 @@ def rl_table(
     lines += ["", "Intervals: paired differences of all seeds, resampled by video."]
     numbers = {
         "start": measure(start)._asdict(),
-        "taught_without_faults": measure(parent)._asdict(),
+        **{name.replace(" ", "_"): found._asdict() for name, found in parent},
         "runs": [
             {"algo": algo, "seed": seed, **runs[algo, seed][1]._asdict()} | measure(found)._asdict()
             for (algo, seed), found in judged.items()

@@ -70,6 +70,7 @@ def test_spans_are_told_a_second_late_and_stay_inside_of_the_clip() -> None:
     spans = [[0.0, 1.0], [1.0, 3.0], [TINY.cells - 1.0, float(TINY.cells)]]
     late = [[1.0, 2.0], [2.0, 4.0], [TINY.cells - 2.0, TINY.cells - 1.0]]
     assert told_late(spans, TINY) == late
+    assert told_late([[0.0, float(TINY.cells)]], TINY) == [[0.0, float(TINY.cells)]]
 
 
 def test_habits_are_rates_of_the_oracle() -> None:

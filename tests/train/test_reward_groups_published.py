@@ -1,22 +1,11 @@
 """Rewards of groups by the published names, without a judge."""
 
 import pytest
+from helpers.judged_groups import LIMITS, QUESTION
 from helpers.rollout_scenes import P2R, rollout_group
 
-from schemas.questions import MediaRef, ProblemType, VideoQuestion
 from schemas.traces import TEMPLATES
 from train.reward_groups import GroupRewarder
-from train.rewards import RewardConfig
-
-QUESTION = VideoQuestion(
-    problem="Which one moves?",
-    options=("A. the ball", "B. the box", "C. the lamp"),
-    solution="B",
-    media=(MediaRef(kind="video", path="a.mp4"),),
-    problem_type=ProblemType.MULTIPLE_CHOICE,
-    time_clues=((1.0, 3.0),),
-)
-LIMITS = RewardConfig(perception_tokens=(0, 0), reasoning_tokens=(0, 0))
 
 
 def test_published_rewards_take_the_place_of_reasoning() -> None:
