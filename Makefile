@@ -8,14 +8,18 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: help install demo test test-fast test-long mutations lint format benchmarks clean
+.PHONY: help install engines demo docs test test-fast test-long mutations fuzz campaigns lint format benchmarks clean
 
 help:
 	@echo "make demo        clips, a dataset, the audit of its judge, a model that learns from nothing"
+	@echo "make docs        the pages and the API reference, as a site in site/index.html"
 	@echo "make test        lint, types and every test that a user runs"
+	@echo "make engines     an environment with vLLM, DeepSpeed and Ray, for tests of test-long"
 	@echo "make test-fast   the tests that take seconds"
-	@echo "make test-long   kills, faults at scale, real servers, mutations"
+	@echo "make test-long   kills, faults at scale, real servers, half of the mutations, short fuzzing"
 	@echo "make mutations   break the code on purpose and see the named tests fail"
+	@echo "make fuzz        20 minutes of hostile files, replies, media and model folders"
+	@echo "make campaigns   200 kills of a large build, 30 of fine-tuning, 30 of RL (an hour or two)"
 	@echo "make benchmarks  scale and throughput, printed as JSON"
 
 $(READY): pyproject.toml constraints.txt environment/torchvision_hook.py
@@ -28,8 +32,17 @@ $(READY): pyproject.toml constraints.txt environment/torchvision_hook.py
 
 install: $(READY)
 
+# vLLM's CPU build, DeepSpeed and Ray beside this project, for tests: 3 GB, made once.
+engines:
+	PYTHON=$(PYTHON) bash environment/engines/install.sh
+
 demo: $(READY)
 	$(BIN)/python -m sandbox.demo --output-dir out/demo
+
+# -W: a warning is an error. Nothing is fetched to build the site or to read it.
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going --quiet -b html -d site/.doctrees docs site
+	@echo "open site/index.html"
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -47,19 +60,29 @@ test: lint
 	$(PYTEST) -m "not slow"
 
 test-fast: $(READY)
-	$(PYTEST) -m "not slow and not process"
+	$(PYTEST) -m "not slow and not heavy"
 
-test-long: $(READY)
+test-long: $(READY) engines
 	bash tests/browser/install.sh
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m slow
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "slow and not campaign"
+	$(BIN)/python tests/mutations/run.py --share 0.5
+	$(BIN)/python tests/fuzz/run.py --minutes 3
+	$(BIN)/python tests/campaigns/run.py --share 0.1
+
+mutations: $(READY) engines
 	$(BIN)/python tests/mutations/run.py
 
-mutations: $(READY)
-	$(BIN)/python tests/mutations/run.py
+# Both append what they found to the file that docs/reports/robustness.md names.
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz/run.py --record docs/reports/robustness_runs.jsonl
+
+campaigns: $(READY)
+	$(BIN)/python tests/campaigns/run.py --record docs/reports/robustness_runs.jsonl
+	$(PYTEST) -m campaign
 
 benchmarks: $(READY)
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/throughput.py
 
 clean:
-	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-engines out site build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -27,33 +27,33 @@ CELLS = 8
 def worker(options: argparse.Namespace) -> None:
     """One form of the forward, on request; its value is the mean hidden state."""
     import torch
-    from helpers.video_groups import VOCABULARY, build_model, prompt
+    from helpers.tiny_models import VOCABULARY, build_model, prompt
 
-    from train.frame_attention import capture_frame_attention
+    from train.modeling.frame_attention import capture_frame_attention
 
     torch.set_num_threads(1)
-    torch.set_default_device(options.device)
     if options.device != "cpu":
         torch.set_default_dtype(torch.bfloat16)
-    model = build_model(
-        options.family,
-        layers=options.layers,
-        width=options.width,
-        mlp_width=options.mlp_width,
-        heads=options.heads,
-        kv_heads=options.kv_heads,
-        weight_std=0.02,
-    )
+    with torch.device(options.device):
+        model = build_model(
+            options.family,
+            layers=options.layers,
+            width=options.width,
+            mlp_width=options.mlp_width,
+            heads=options.heads,
+            kv_heads=options.kv_heads,
+            weight_std=0.02,
+        )
     if options.form == FORMS[2]:
         model.set_attn_implementation({"text_config": "eager"})
     grid = (CELLS, 2 * 8, 2 * (options.vision_tokens // CELLS // 8))
     inputs = prompt(options.family, 0, videos=(grid,), words=1)
     first = inputs["input_ids"].shape[1]
-    inputs = {name: value.to(options.device) for name, value in inputs.items()}
     completion = 10 + torch.arange(options.tokens)[None] * 7 % (VOCABULARY - 10)
     inputs["input_ids"] = torch.cat([inputs["input_ids"], completion], dim=1)
     kinds = inputs["mm_token_type_ids"]
     inputs["mm_token_type_ids"] = torch.cat([kinds, torch.zeros_like(completion)], dim=1)
+    inputs = {name: value.to(options.device) for name, value in inputs.items()}
 
     @torch.no_grad()
     def run() -> float:

@@ -34,20 +34,24 @@ from simulated_audits import (
     other_population,
 )
 
-from judges.agreement import Agreement, agreement, human_ceiling
-from judges.audits.consequences import in_finite_population
-from judges.audits.slices import slice_estimates
-from judges.coefficients import (
+from judges.audits.report.data_impact import in_finite_population
+from judges.audits.report.slices import slice_estimates
+from judges.statistics.agreement import Agreement, agreement, human_ceiling
+from judges.statistics.cluster_bootstrap import Estimate, Floats
+from judges.statistics.coefficients import (
     gwet_ac1,
     krippendorff_alpha,
     num_paired_values,
     pair_agreement,
     rating_features,
 )
-from judges.comparison import compare_judges
-from judges.intervals_by_video import Estimate, Floats
-from judges.label_planning import JudgeGuess, design_effect, required_labels
-from judges.prevalence import corrected_prevalence, prediction_powered_mean, transported_prevalence
+from judges.statistics.paired_comparison import compare_judges
+from judges.statistics.prevalence import (
+    corrected_prevalence,
+    prediction_powered_mean,
+    transported_prevalence,
+)
+from judges.statistics.sample_size import JudgeGuess, design_effect, required_labels
 
 ESTIMATES = [name for name, kind in Agreement.__annotations__.items() if kind is Estimate]
 ERRORS = (0.05, 0.1, 0.2)
@@ -252,10 +256,10 @@ def check_planning(audits: int, jobs: ProcessPoolExecutor) -> list[dict[str, Any
         for statistic, width in (("agreement", 0.08), ("kappa", 0.2)):
             pilot = repeat(widths_once, audits, jobs, world, 200, statistic)
             effect = float(pilot["design_effect"].mean())
-            plan = required_labels(
+            planned = required_labels(
                 guess, statistic, width, labels_for_yes=true["judged_yes"], design_effect=effect
             )
-            num_labels = round(in_finite_population(plan.num_labels, len(population.truth)))
+            num_labels = round(in_finite_population(planned, len(population.truth)))
             measured = repeat(widths_once, audits, jobs, world, num_labels, statistic)
             mean_width = float(measured["width"].mean())
             rows.append(

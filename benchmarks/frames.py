@@ -28,7 +28,7 @@ def waits(way: str, root: Path, cache: Path, options: argparse.Namespace) -> lis
     """Seconds that each step but the first, which nothing can go before, waits for its clips."""
     from media.sampling import FrameSpec
     from schemas.questions import MediaRef
-    from train.frame_loader import FrameLoader
+    from train.data.frame_loader import FrameLoader
 
     refs = [MediaRef(kind="video", path=f"{number}.mp4") for number in range(options.clips)]
     steps = [refs[first : first + PER_STEP] for first in range(0, len(refs), PER_STEP)]

@@ -30,7 +30,7 @@ def trl_pass(model: Any) -> Callable[[Any], Any]:
     import torch
     from trl.trainer.utils import add_fused_lm_head
 
-    from train.prompt_tensors import repeated_media
+    from train.modeling.prompt_tensors import repeated_media
 
     add_fused_lm_head(model)
 
@@ -57,7 +57,7 @@ def trl_pass(model: Any) -> Callable[[Any], Any]:
 
 def learner_pass(form: str, model: Any) -> Callable[[Any], Any]:
     """group -> log-probs with gradient."""
-    from train.grouped_forward import score_groups
+    from train.modeling.packed_forward import group_logprobs
 
     if form == "trl":
         return trl_pass(model)
@@ -66,7 +66,7 @@ def learner_pass(form: str, model: Any) -> Callable[[Any], Any]:
     layers = 3 if form == "shared with frame attention" else None
     share = form != "plain"
     return lambda group: (
-        score_groups(model, [group], share_prompts=share, frame_layers=layers)[0].logprobs
+        group_logprobs(model, [group], share_prompts=share, frame_layers=layers)[0].logprobs
     )
 
 
@@ -74,10 +74,10 @@ def appo_pass(model: Any, group: Any) -> Any:
     """Log-probs under APPO's weights: frame attention, choice of frames and tokens, divergence."""
     import torch
 
-    from train.appo import AppoConfig, token_weights_from_hidden
-    from train.grouped_forward import score_groups
+    from train.algorithms.appo import AppoConfig, token_weights_from_hidden
+    from train.modeling.packed_forward import group_logprobs
 
-    (score,) = score_groups(model, [group], frame_layers=3)
+    (score,) = group_logprobs(model, [group], frame_layers=3)
     rewards = torch.arange(len(group.completions)) % 2  # every second completion is right
     weights = token_weights_from_hidden(
         score.frame_attention,

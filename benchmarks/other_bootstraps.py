@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from judges.agreement import binary_labels
-from judges.coefficients import cell_statistics, confusion_features
-from judges.intervals_by_video import Floats, SampleDesign
+from judges.statistics.agreement import binary_labels
+from judges.statistics.cluster_bootstrap import Floats, SampleDesign
+from judges.statistics.coefficients import cell_statistics, confusion_features
 
 STATISTICS = (
     "agreement",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.turns import peak_megabytes
+from benchmarks.turns import forget_peak, peak_megabytes, release, settle
 
 REST = "optimizer and the rest"
 
@@ -16,14 +16,15 @@ class Phases:
 
     def __init__(self, device: str) -> None:
         self.device = device
-        # What the trainers print is not for whom the steps are told to.
-        self._told, sys.stdout = sys.stdout, sys.stderr
+        # stdout carries the steps to the parent; what the trainers print goes to stderr.
+        self._steps_out, sys.stdout = sys.stdout, sys.stderr
         self._is_timing = False
         self.seconds: dict[str, float] = {}
         self.processor: dict[str, float] = {}
         self.steps: list[dict[str, float]] = []
         self.processor_steps: list[dict[str, float]] = []
         self.waited: list[float] = []
+        self.value = 0.0
 
     def time(self, owner: Any, name: str, phase: str) -> None:
         """Count the seconds of a method, with all that it calls."""
@@ -35,7 +36,7 @@ class Phases:
             self._is_timing = True
             began = time.perf_counter(), time.process_time()
             result = method(*given, **named)
-            self._settle()
+            settle(self.device)
             self._is_timing = False
             ends = time.perf_counter(), time.process_time()
             for counted, start, end in zip(
@@ -53,21 +54,23 @@ class Phases:
 
     def callback(self) -> Any:
         """What makes the trainer wait for its turn, before each step."""
-        from train.trl_library import TrainerCallback
+        from train.trainers.trl_imports import TrainerCallback
 
         phases = self
 
         class Turns(TrainerCallback):  # type: ignore[misc]
             def on_step_begin(self, *_: Any, **__: Any) -> None:
                 if not phases.steps:
+                    forget_peak(phases.device)
                     phases.before = peak_megabytes(phases.device)
                     phases.tell("ready")
                     sys.stdin.readline()
+                settle(phases.device)
                 phases.seconds, phases.processor = {}, {}
                 phases.began = time.perf_counter(), time.process_time()
 
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                phases._settle()
+                settle(phases.device)
                 wall, processor = time.perf_counter(), time.process_time()
                 taken, used = wall - phases.began[0], processor - phases.began[1]
                 for steps, whole, counted in (
@@ -75,6 +78,7 @@ class Phases:
                     (phases.processor_steps, used, phases.processor),
                 ):
                     steps.append({**counted, REST: whole - sum(counted.values())})
+                release(phases.device)
                 phases.tell(taken, used)
                 control.should_training_stop = not sys.stdin.readline()
 
@@ -87,7 +91,7 @@ class Phases:
         """The last line: peak memory, and the phases of the steps that counted."""
         end = {
             "megabytes": peak_megabytes(self.device) - self.before,
-            "value": 0.0,
+            "value": self.value,
             "seconds": _by_phase(self.steps),
             "processor seconds": _by_phase(self.processor_steps),
             "waited": self.waited[1:],
@@ -96,13 +100,7 @@ class Phases:
 
     def tell(self, *what: Any) -> None:
         """A line to whoever started this worker."""
-        print(*what, file=self._told, flush=True)
-
-    def _settle(self) -> None:
-        if self.device != "cpu":
-            import torch
-
-            torch.cuda.synchronize()
+        print(*what, file=self._steps_out, flush=True)
 
 
 def _by_phase(steps: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:

@@ -2,12 +2,13 @@
 
     python benchmarks/rl_step.py [--groups 1] [--repeats 3] [--device cuda --shape 3b]
 
-An optimizer step with everything in it: files and prompts, rollouts of full length, rewards from a
-judge behind HTTP that answers at once, the passes, backward and AdamW. Stock TRL 1.16 trains DAPO
-on a picture, since it cannot see videos; ours trains on a video of as many tokens. Forms take turns
-on one shape, each in a process of its own; medians, ratios, peak memory above the model, where the
-time goes and the arithmetic ceiling are printed as JSON. `--beta 0` leaves out PA-GRPO's reference
-pass, which DAPO does not have. One torch thread on a CPU, random weights.
+An optimizer step with everything in it: prompts from cached frames, rollouts of full length,
+rewards from a judge that answers at once (behind HTTP, or in this process with `--judge here`), the
+passes, backward and AdamW. Stock TRL 1.16 trains DAPO on a picture, since it cannot see videos;
+ours trains on a video of as many tokens. Forms take turns on one shape, each in a process of its
+own; medians, ratios, peak memory above the model, where the time goes and the arithmetic ceiling
+are printed as JSON. `--beta 0` leaves out PA-GRPO's reference pass, which DAPO does not have. One
+torch thread on a CPU, random weights.
 """
 
 import argparse
@@ -37,7 +38,7 @@ LEARNER = ("reference pass", "policy forward", "rewards and weights", "backward"
 def worker(options: argparse.Namespace) -> None:
     """One form of the step, on request."""
     from benchmarks.phases import Phases
-    from benchmarks.step_world import StepWorld, judged
+    from benchmarks.step_world import StepWorld, judged, judged_here
 
     form = FORMS[options.form]
     with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +48,8 @@ def worker(options: argparse.Namespace) -> None:
             world.stock(phases).train()
         else:
             algo, share = form
-            with judged(world) as rewarder:
+            judging = judged if options.judge == "http" else judged_here
+            with judging(world) as rewarder:
                 world.ours(algo, rewarder, phases, share_prompts=share).train()
         world.loader.close()
     phases.end()
@@ -113,6 +115,7 @@ def main() -> None:
     """Run the benchmark and print its JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add_step_options(parser)
+    parser.add_argument("--judge", default="http", choices=("http", "here"), help="where it is")
     parser.add_argument("--forms", nargs="+", choices=FORMS, help="which forms; all of them")
     parser.add_argument("--form", choices=FORMS, help=argparse.SUPPRESS)
     options = parser.parse_args()

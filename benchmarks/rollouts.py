@@ -29,7 +29,7 @@ def trl_rollouts(model: Any, inputs: Any, completions: int, tokens: int) -> Call
     """What `GRPOTrainer._generate_single_turn` does with prompts that come repeated."""
     import torch
 
-    from train.prompt_tensors import repeated_media
+    from train.modeling.prompt_tensors import repeated_media
 
     repeated = repeated_media(inputs, completions)
     for name in ("input_ids", "mm_token_type_ids"):
@@ -51,7 +51,7 @@ def worker(options: argparse.Namespace) -> None:
     """One form of drawing, on request; its value is the tokens' mean, weighted by their places."""
     import torch
 
-    from train.rollouts import Sampling, sample_completions
+    from train.rollouts.sampler import Sampling, sample_completions
 
     model, shape = random_model(options), shape_of(options)
     inputs = random_group(options).inputs

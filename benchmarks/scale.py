@@ -1,5 +1,5 @@
-"""The whole of VideoP2R's question pool in size: 263,055 questions over 100 stills, oracle to
-oracle.
+"""A build as large as VideoP2R's question pool: 263,055 questions over 100 stills, with the oracle
+as teacher and judge.
 
     python benchmarks/scale.py [--questions 263055] [--folder DIR]
 
@@ -55,7 +55,14 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         world, out = folder / "world", folder / "out"
         render = [sys.executable, "-m", "sandbox.clips", "--out", str(world), "--clips", "0"]
-        render += ["--stills", str(STILLS), "--questions", str(options.questions), "--seed", "7"]
+        render += [
+            "--stills",
+            str(STILLS),
+            "--num-questions",
+            str(options.questions),
+            "--seed",
+            "7",
+        ]
         report: dict[str, Any] = {"questions": options.questions, "stills": STILLS}
         report["render"] = measured(render)
         build = [sys.executable, "-m", "pipeline.build_cot"]

@@ -33,7 +33,7 @@ _FRAMES = 8
 
 def build_model(folder: Path, options: argparse.Namespace) -> None:
     """The same for both forms."""
-    from sandbox.tiny_model import TinySize, save_tiny_model
+    from sandbox.models.tiny_models import TinySize, save_tiny_model
 
     size = TinySize(
         width=options.width, layers=options.layers, heads=4, vision_width=64, weight_std=0.02
@@ -47,9 +47,9 @@ def our_rows(options: argparse.Namespace, folder: Path, processor: Any) -> tuple
 
     from media.sampling import FrameSpec
     from schemas.traces import TEMPLATES
-    from train.frame_loader import FrameLoader
-    from train.sft_data import sft_rows, tokenised
-    from train.video_inputs import VideoInputs
+    from train.data.frame_loader import FrameLoader
+    from train.data.model_inputs import VideoInputs
+    from train.data.sft_dataset import sft_rows, tokenised
 
     made = []
     for number in range(options.clips):
@@ -72,7 +72,7 @@ def stock_rows(options: argparse.Namespace) -> Any:
 
     from schemas.prompting import task_prompt
     from schemas.traces import TEMPLATES
-    from train.sft_data import sft_rows
+    from train.data.sft_dataset import sft_rows
 
     draw = np.random.default_rng(0)
     asked = question("0.mp4")
@@ -124,7 +124,7 @@ def worker(options: argparse.Namespace) -> None:
     """One form: each request is a whole short training run of `--steps` steps."""
     import torch
 
-    from train.models import load_policy
+    from train.modeling.loading import load_policy
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -147,8 +147,8 @@ def worker(options: argparse.Namespace) -> None:
 
 def stock_trainer(options: argparse.Namespace, folder: Path) -> Callable[[Any], Any]:
     """model -> TRL's trainer on pictures."""
-    from train.models import load_processor
-    from train.trl_library import SFTConfig, SFTTrainer
+    from train.modeling.loading import load_processor
+    from train.trainers.trl_imports import SFTConfig, SFTTrainer
 
     dataset, processor = stock_rows(options), load_processor(folder / "model")
     return lambda model: SFTTrainer(
@@ -161,10 +161,10 @@ def stock_trainer(options: argparse.Namespace, folder: Path) -> Callable[[Any], 
 
 def our_trainer(options: argparse.Namespace, folder: Path) -> Callable[[Any], Any]:
     """model -> our trainer on clips."""
-    from train.models import load_processor
+    from train.modeling.loading import load_processor
     from train.sft import batches_ahead
-    from train.sft_trainer import VideoSFTTrainer, row_numbers
-    from train.trl_library import SFTConfig
+    from train.trainers.sft_trainer import VideoSFTTrainer, row_numbers
+    from train.trainers.trl_imports import SFTConfig
 
     processor = load_processor(folder / "model")
     inputs, rows = our_rows(options, folder, processor)

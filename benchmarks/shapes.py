@@ -76,7 +76,7 @@ def dtype_of(options: argparse.Namespace) -> Any:
 def random_model(options: argparse.Namespace) -> Any:
     """A model of the asked shape; one torch thread on a CPU."""
     import torch
-    from helpers.video_groups import build_model
+    from helpers.tiny_models import build_model
 
     torch.set_num_threads(1)
     shape = asdict(shape_of(options))
@@ -96,7 +96,7 @@ def random_group(options: argparse.Namespace, *, seed: int = 0, as_image: bool =
     """A video of 8 cells (or an image of as many tokens), text, and equally long completions."""
     from dataclasses import replace
 
-    from helpers.video_groups import IMAGE, VIDEO, group
+    from helpers.tiny_models import IMAGE, VIDEO, group
 
     shape = shape_of(options)
     if as_image:

@@ -1,6 +1,6 @@
-"""A world for audits in which the truth is known: videos, questions, judges that err as told.
+"""A world for audits in which the truth is known: videos, questions, judges with given error rates.
 
-Questions on one video share part of their luck: truth, false Yes and false No each have intraclass
+Questions on one video are correlated: truth, false Yes and false No each have intraclass
 correlation `correlation` inside a video.
 """
 
@@ -10,9 +10,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from judges.audits.drawing import allocation, dependent_rounding, inclusion_probabilities
-from judges.coefficients import cell_statistics, confusion_features
-from judges.intervals_by_video import Booleans, Floats, Integers, SampleDesign, sample_design
+from judges.audits.sample.stratified_draw import (
+    allocation,
+    dependent_rounding,
+    inclusion_probabilities,
+)
+from judges.statistics.cluster_bootstrap import (
+    Booleans,
+    Floats,
+    Integers,
+    SampleDesign,
+    sample_design,
+)
+from judges.statistics.coefficients import cell_statistics, confusion_features
 
 NUM_SLICES = 4
 MAX_PER_VIDEO, LEAST_PER_STRATUM = 2, 5  # the defaults of judges.audit sample

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cached_media import CACHE, READER, write_cached
 from benchmarks.phases import Phases
 from benchmarks.shapes import Shape, dtype_of, shape_of
 
@@ -31,14 +32,14 @@ class StepWorld:
 
     def __init__(self, options: argparse.Namespace, folder: Path, *, kind: str) -> None:
         import torch
-        from helpers.training_world import question, write_clip, write_still
+        from helpers.training_world import question
 
         from media.sampling import FrameSpec
-        from sandbox.tiny_model import build_processor
-        from sandbox.tiny_tokenizer import build_tokenizer
+        from sandbox.models.tiny_models import build_processor
+        from sandbox.models.tiny_tokenizer import build_tokenizer
         from schemas.traces import TEMPLATES
-        from train.frame_loader import FrameLoader
-        from train.video_inputs import VideoInputs
+        from train.data.frame_loader import FrameLoader
+        from train.data.model_inputs import VideoInputs
 
         torch.set_num_threads(1)
         self.options, self.shape, self.kind = options, shape_of(options), kind
@@ -47,21 +48,15 @@ class StepWorld:
         rows, columns = _rectangle(self.shape.vision_tokens // (8 if kind == "video" else 1))
         size = (rows * side, columns * side)
         names = [f"{n}.{'mp4' if kind == 'video' else 'png'}" for n in range(2 * options.groups)]
-        for number, name in enumerate(names):
-            if kind == "video":
-                write_clip(folder / name, num_frames=FRAMES, size=size, seed=number)
-            else:
-                write_still(folder / name, size=size, seed=number)
         self.tokenizer = build_tokenizer()
         pixels = size[0] * size[1]
         self.processor = build_processor(
-            self.tokenizer, kind=options.family, min_pixels=pixels, max_pixels=pixels
+            self.tokenizer, family=options.family, min_pixels=pixels, max_pixels=pixels
         )
-        self.loader = FrameLoader(
-            folder,
-            spec=FrameSpec(f"uniform:{FRAMES}", max_pixels=pixels),
-            cache_dir=folder / "cache",
-        )
+        spec = FrameSpec(f"uniform:{FRAMES}", max_pixels=pixels)
+        for number, name in enumerate(names):
+            write_cached(folder, name, spec, size=size, seed=number)
+        self.loader = FrameLoader(folder, spec=spec, cache_dir=folder / CACHE, reader=READER)
         self.inputs = VideoInputs(self.processor, self.loader, self.template)
         self.questions = [
             question(name, problem=f"Which colour is number {n}?", row=n)
@@ -105,7 +100,7 @@ class StepWorld:
         """Random weights of the shape; saved where TRL loads a reference model from."""
         import torch
 
-        from sandbox.tiny_model import TinySize, build_qwen2_5_vl, build_qwen3_vl
+        from sandbox.models.tiny_models import TinySize, build_qwen2_5_vl, build_qwen3_vl
 
         shape: Shape = self.shape
         size = TinySize(
@@ -136,7 +131,7 @@ class StepWorld:
         return model.to(self.options.device)
 
     def completion(self, number: int) -> Any:
-        """A readable completion of exactly so many tokens; even ones are right."""
+        """A readable completion of exactly the given number of tokens; even ones are right."""
         import torch
 
         answer = "AB"[number % 2]
@@ -159,7 +154,7 @@ class StepWorld:
         self, model: Any, prompts: Sequence[Mapping[str, Any]], *, group_size: int, **given: Any
     ) -> list[list[Any]]:
         """A rollout source: full-length completions are drawn, and readable ones handed out."""
-        from train.rollouts import sample_completions
+        from train.rollouts.sampler import sample_completions
 
         drawn = sample_completions(model, prompts, group_size=group_size, **given | {"end_ids": ()})
         assert all(len(row) == self.shape.tokens for group in drawn for row in group)
@@ -167,8 +162,8 @@ class StepWorld:
 
     def settings(self, algo: str, **more: Any) -> Any:
         """TRL's settings for an algorithm: a group per micro-batch."""
-        from train.algorithms import parse_algo
-        from train.trl_library import GRPOConfig
+        from train.algorithms.registry import parse_algo
+        from train.trainers.trl_imports import GRPOConfig
 
         spec, on_gpu = parse_algo(algo), self.options.device != "cpu"
         values = {
@@ -196,29 +191,32 @@ class StepWorld:
 
     def ours(self, algo: str, rewarder: Any, phases: Phases, *, share_prompts: bool = True) -> Any:
         """Our trainer with an algorithm."""
-        from train.algorithms import parse_algo
-        from train.appo import AppoConfig
-        from train.group_updates import UpdateRule
-        from train.question_rows import QuestionRows
-        from train.trainer import VideoGRPOTrainer
+        from train.algorithms.appo import AppoConfig
+        from train.algorithms.appo_weighting import AppoWeighting
+        from train.algorithms.credit_assignment import CreditAssignment
+        from train.algorithms.registry import parse_algo
+        from train.data.prompt_dataset import PromptDataset
+        from train.trainers.grpo_trainer import VideoGRPOTrainer
 
+        phases.time(self, "prompt", "prompts")
         spec = parse_algo(algo)
         appo = AppoConfig(tokens_per_frame=self.options.tokens_per_frame)
         settings = self.settings(algo)
         trainer = VideoGRPOTrainer(
             self.model(needs_reference=settings.beta > 0),
             settings,
-            QuestionRows(self.questions, self.prompt, prefetch=self.loader.prefetch),
+            PromptDataset(self.questions, self.prompt, prefetch=self.loader.prefetch),
             processor=self.processor,
             template=self.template,
-            rule=UpdateRule(spec, scale=spec.scale, appo=appo if spec.uses_appo else None),
+            credit=CreditAssignment(
+                spec, scale=spec.scale, weighting=AppoWeighting.of(appo) if spec.weighting else None
+            ),
             rewarder=rewarder,
             rollout_source=self.draw,
             observe=phases.observe,
             share_prompts=share_prompts,
             callbacks=[phases.callback()],
         )
-        phases.time(trainer._rows, "take", "prompts")
         phases.time(trainer, "draw", "rollouts")
         phases.time(trainer, "_add_old_and_reference_logprobs", "reference pass")
         phases.time(trainer, "_score", "policy forward")
@@ -231,7 +229,7 @@ class StepWorld:
         from PIL import Image
         from trl import GRPOTrainer
 
-        from train.trl_library import Dataset
+        from train.trainers.trl_imports import Dataset
 
         pictures = [
             Image.fromarray(self.loader.load(each.media[0]).pixels[0]) for each in self.questions
@@ -285,16 +283,16 @@ class StepWorld:
 def judged(
     world: StepWorld, *, latency_seconds: float = 0.0, asks_ahead: bool = True
 ) -> Iterator[Any]:
-    """Rewards of a step with a judge behind HTTP that answers after so many seconds."""
+    """Rewards of a step with a judge behind HTTP that replies after a given delay in seconds."""
     from servers.model_server import running_server
 
-    from train.judge_calls import JudgeCalls
-    from train.reward_groups import GroupRewarder
-    from train.rewards import RewardConfig
+    from train.rewards.group_rewarder import GroupRewarder
+    from train.rewards.judge_client import JudgeClient
+    from train.rewards.segment_rewards import RewardConfig
 
     with running_server(latency_ms=1000 * latency_seconds) as server:
         server.control(replies=JUDGE_RULES)
-        with JudgeCalls(
+        with JudgeClient(
             f"openai:judge@{server.openai_url}",
             ledger_path=world.folder / "judge-0.duckdb",
             media_root=world.folder,
@@ -303,6 +301,17 @@ def judged(
             for name in ("submit", "ask_ahead"):
                 setattr(judge, name, partial(_uncached, judge, getattr(judge, name)))
             yield GroupRewarder(world.template, RewardConfig(), judge, asks_ahead=asks_ahead)
+
+
+@contextlib.contextmanager
+def judged_here(world: StepWorld) -> Iterator[Any]:
+    """The same without a server: a judge in this process that has answered when it is asked."""
+    from benchmarks.instant_judge import InstantJudge
+    from train.rewards.group_rewarder import GroupRewarder
+    from train.rewards.segment_rewards import RewardConfig
+
+    judge: Any = InstantJudge()
+    yield GroupRewarder(world.template, RewardConfig(), judge)
 
 
 def _uncached(judge: Any, ask: Callable[..., Any], *given: Any, **named: Any) -> Any:

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import anthropic
-from helpers.scripted_world import make_world
+from helpers.build_world import make_world
 from servers.model_server import TEST_KEY, running_server
 
 from judges.backends.budget import Budget
@@ -36,8 +37,8 @@ from media.frames import EncodedFrames
 from media.sampling import FrameSpec
 from media.store import FrameStore
 from pipeline.steps import StepSettings, generation_request
-from schemas.annotations import read_questions
-from schemas.ledger import Ledger
+from schemas.annotations.reader import read_questions
+from schemas.ledger.ledger import Ledger
 from schemas.questions import MediaRef, VideoQuestion
 from schemas.runs import start_run
 
@@ -161,7 +162,7 @@ async def benchmark(calls: int, repeats: int) -> dict[str, Any]:
             ref = MediaRef(kind="video", path=question.media[0].path)
             clip: EncodedFrames = await frames.load(ref)
             assert len(clip.jpegs) == 16
-            return generation_request(question, [clip], settings, draw=0)[0]
+            return generation_request(question, [clip], settings, attempt=0)[0]
 
         with running_server(folder / "log.jsonl", latency_ms=LATENCY_MS) as server:
             os.environ["ANTHROPIC_BASE_URL"], os.environ["ANTHROPIC_API_KEY"] = server.url, TEST_KEY

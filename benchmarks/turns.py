@@ -1,4 +1,4 @@
-"""Forms of the same work take turns, each in a process of its own, so that peaks can be told apart.
+"""Variants of the same work take turns, each in its own process, so that peaks are separate.
 
 A worker prints a line when it is ready, runs once for every line it gets and prints the seconds,
 those on the clock and those of its processor, and at the end one JSON object with its peak memory.
@@ -25,21 +25,45 @@ def peak_megabytes(device: str = "cpu") -> float:
     return torch.cuda.max_memory_allocated() / 2**20
 
 
+def settle(device: str) -> None:
+    """Wait until a GPU has done all that was asked of it."""
+    if device != "cpu":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def forget_peak(device: str) -> None:
+    """What making a model took on a GPU does not count."""
+    if device != "cpu":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+
+
+def release(device: str) -> None:
+    """Give a GPU's unused memory back: all forms hold their model on it."""
+    if device != "cpu":
+        import torch
+
+        torch.cuda.empty_cache()
+
+
 def serve(run: Callable[[], float], device: str = "cpu") -> None:
     """The worker: `run` does the work once and returns a number that all forms must agree on.
 
-    The number is on the CPU, so that a GPU is done when it is there.
+    A GPU has done all that was asked of it before the clock starts and when it stops.
     """
+    forget_peak(device)
     before, value = peak_megabytes(device), 0.0
     print("ready", flush=True)
     for _ in sys.stdin:
+        settle(device)
         started, processor = time.perf_counter(), time.process_time()
         value = run()
+        settle(device)
         taken = time.perf_counter() - started, time.process_time() - processor
-        if device != "cpu":
-            import torch
-
-            torch.cuda.empty_cache()  # all forms hold their model on the one GPU
+        release(device)
         print(*taken, flush=True)
     print(json.dumps({"megabytes": peak_megabytes(device) - before, "value": value}))
 
@@ -54,7 +78,8 @@ def alternate(commands: Mapping[str, Sequence[str]], repeats: int) -> dict[str, 
         workers[form] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        _line(workers[form])
+    for process in workers.values():
+        _line(process)
     seconds: dict[str, list[float]] = {form: [] for form in commands}
     processor: dict[str, list[float]] = {form: [] for form in commands}
     for turn in range(repeats + 1):

@@ -1,7 +1,7 @@
 """`python -m judges.audit`: can this judge be trusted, and what does its error do to the data?
 
     python -m judges.audit sample AUDIT --build OUT             # draw verdicts, blind (RL: --run)
-    python -m judges.audit label AUDIT                          # people say what is right
+    python -m judges.audit label AUDIT                          # people label the rows
     python -m judges.audit run AUDIT --judge claude:claude-haiku-5-5 --probes
     python -m judges.audit report AUDIT                         # AUDIT/report.html
     python -m judges.audit gate AUDIT --baseline judge.json     # exit 1 where a judge became worse
@@ -14,10 +14,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
-from judges.audits.records import AuditError
-from judges.backends.base import BackendUnavailableError
-from schemas.config import (
+from cli.config import (
     DEFAULT_ALIASES,
     Aliases,
     Config,
@@ -25,26 +24,23 @@ from schemas.config import (
     parse_command,
     run_command,
 )
-from schemas.ledger_errors import LedgerError
+from judges.audits.records import AuditError
+from schemas.ledger.file import LedgerError
 
 PROG = "judges.audit"
 
 
 @dataclass(frozen=True)
 class Subcommand:
-    """Where a subcommand's options and its function are, and what it does in one sentence."""
+    """Options and function of a subcommand as `module:name`, and what it does in one sentence."""
 
-    module: str
     config: str
     function: str
     description: str
 
     def run(self, prog: str, words: Sequence[str]) -> int:
         """Read the options and do it; no other subcommand is imported."""
-        module = import_module(self.module)
-        config_class: type[Config] = getattr(module, self.config)
-        function: Callable[[Config], int] = getattr(module, self.function)
-        aliases: Aliases = getattr(module, "ALIASES", DEFAULT_ALIASES)
+        config_class: type[Config] = _named(self.config)
         # A list option takes all words behind it, so the folder may stand in front without a flag.
         is_folder = bool(words) and not words[0].startswith("-")
         config = parse_command(
@@ -52,40 +48,47 @@ class Subcommand:
             ["--audit", *words] if is_folder else words,
             prog=prog,
             description=self.description,
-            aliases=aliases,
+            aliases=_aliases_of(self.config),
         )
+        function: Callable[[Config], int] = _named(self.function)
         return function(config)
+
+
+def _named(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _aliases_of(reference: str) -> Aliases:
+    module = import_module(reference.partition(":")[0])
+    aliases: Aliases = getattr(module, "ALIASES", DEFAULT_ALIASES)
+    return aliases
 
 
 SUBCOMMANDS = {
     "sample": Subcommand(
-        "judges.audits.sampling",
-        "SampleConfig",
-        "sample",
+        "judges.audits.sample.command:SampleConfig",
+        "judges.audits.sample.command:sample",
         "Draw verdicts of a build's judge: stratified, few per video, with weights, blind.",
     ),
     "label": Subcommand(
-        "judges.audits.labelling",
-        "LabelConfig",
-        "label",
-        "Say of each row whether its observation is enough: a page on this machine, or files.",
+        "judges.audits.label.command:LabelConfig",
+        "judges.audits.label.command:label",
+        "Label each row as sufficient or not: on a page on this machine, or through files.",
     ),
     "run": Subcommand(
-        "judges.audits.running",
-        "RunConfig",
-        "run",
-        "Ask one or more judges about the drawn rows, with repeats, variants and probes.",
+        "judges.audits.run.options:RunConfig",
+        "judges.audits.run.runner:run",
+        "Send the drawn rows to one or more judges, with repeats, variants and probes.",
     ),
     "report": Subcommand(
-        "judges.audits.report",
-        "ReportConfig",
-        "report",
-        "What the labels say of each judge, and its errors of the data: screen, JSON, page.",
+        "judges.audits.report.command:ReportConfig",
+        "judges.audits.report.command:report",
+        "Compare each judge with the labels, and estimate its errors: screen, JSON, page.",
     ),
     "gate": Subcommand(
-        "judges.audits.gate",
-        "GateConfig",
-        "gate",
+        "judges.audits.gate:GateConfig",
+        "judges.audits.gate:gate",
         "Compare a judge with a stored baseline; exit status 1 where agreement has fallen.",
     ),
 }
@@ -104,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     try:
         return SUBCOMMANDS[words[0]].run(f"{PROG} {words[0]}", words[1:])
-    except (AuditError, BackendUnavailableError, LedgerError) as error:
+    except (AuditError, LedgerError) as error:
         raise UsageError(str(error)) from error
 
 

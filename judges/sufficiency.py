@@ -13,18 +13,23 @@ from typing import Protocol
 
 from judges.backends.base import ChatRequest, Reply, StopReason, TextPart
 from judges.backends.call_records import CallFailure, CallResult
-from judges.bare_answers import plain_characters
-from judges.choices import chosen_letter, read_choices
-from schemas.ids import content_id
+from judges.scoring.choices import chosen_letter, read_choices
+from judges.scoring.text import plain_characters
+from judges.scoring.thinking import spoken
 from schemas.questions import ProblemType, VideoQuestion
-from schemas.samples import Reason
-from schemas.verdicts import Sufficiency, UnscoredReason
+from schemas.samples import Reason, Sufficiency, UnscoredReason
+from schemas.serialization import content_id
 
 _PLACEHOLDER = re.compile(r"\{(media|question|correct_answer|observations|committed)\}")
 _ESCAPED_BEFORE = re.compile(r"&(?=(?:amp;)*+lt;)")
 _OPENING = re.compile(r"<\s*judge?ment\b[^<>]*>", re.IGNORECASE)
 _CLOSING = re.compile(r"<\s*/\s*judge?ment\s*>", re.IGNORECASE)
 _AROUND_VERDICT = " \t\r\n.,;:!*_`\"'()[]"
+# The instruction said again, or a choice left open: no verdict.
+_IS_CONDITIONAL = re.compile(r"[ \t*_`\"',]*(?:only )?(?:if|when|where|unless|otherwise)\b")
+_LEFT_OPEN = re.compile(
+    r"\A[\s*_`\"',]*(?:or|and|/|\|)[\s*_`\"',]*\Z|\b(?:otherwise|else)\b\W{0,9}\Z", re.IGNORECASE
+)
 _UNSCORED_BY_FAILURE = {
     Reason.EMPTY_REPLY: UnscoredReason.EMPTY_REPLY,
     Reason.TRUNCATED: UnscoredReason.TRUNCATED,
@@ -112,15 +117,24 @@ def escape_fences(text: str) -> str:
 def parse_judgement(text: str) -> Sufficiency:
     """The last `<judgement>` decides. Its content is captured first, then checked against the menu.
 
-    A strict pattern would skip an odd last block and let an earlier verdict through.
+    A strict pattern would skip an odd last block and let an earlier verdict through. A verdict
+    inside of thinking that a server left in the reply is none, nor is one under a condition (`No if
+    it cannot`) or beside another one to choose from (`Yes or No`).
     """
     if not text.strip():
         return _unscored(UnscoredReason.EMPTY_REPLY)
+    text = spoken(text).said
     openings = list(_OPENING.finditer(text))
     if not openings:
         return _unscored(UnscoredReason.NO_JUDGEMENT)
     start = openings[-1].end()
     closing = _CLOSING.search(text, start)
+    earlier = [found.end() for found in _CLOSING.finditer(text, 0, openings[-1].start())]
+    if closing and (
+        _IS_CONDITIONAL.match(text, closing.end())
+        or (earlier and _LEFT_OPEN.search(text[earlier[-1] : openings[-1].start()]))
+    ):
+        return _unscored(UnscoredReason.OFF_MENU)
     word = plain_characters(text[start : closing.start()]) if closing else ""
     match word.strip(_AROUND_VERDICT).casefold():
         case "yes":
@@ -202,7 +216,7 @@ def _question_with_options(question: VideoQuestion) -> str:
     if question.problem_type is ProblemType.MULTIPLE_CHOICE:
         lines += [
             "Options:",
-            *(f"{one.letter}. {one.text}" for one in read_choices(question.options)),
+            *(choice.line for choice in read_choices(question.options)),
         ]
     return "\n".join(lines)
 
@@ -213,7 +227,7 @@ def correct_answer_text(question: VideoQuestion) -> str:
         letter = chosen_letter(question.solution, question.options)
         for choice in read_choices(question.options):
             if choice.letter == letter:
-                return f"{choice.letter}. {choice.text}"
+                return choice.line
     if question.problem_type is ProblemType.TEMPORAL_GROUNDING:
         return f"{question.solution} (in seconds)"
     return question.solution

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from media.frames import EncodedFrames
 from media.sampling import FrameSpec
-from schemas.ids import canonical_json, digest
+from schemas.serialization import canonical_json, digest
 
 DEFAULT_MAX_BYTES = 64 * 1024**3
 
@@ -69,7 +69,7 @@ class FrameCache:
         return frames if is_asked_for else None
 
     def write(self, frames: EncodedFrames) -> None:
-        """Store an entry. A disk that takes none is logged once; the run goes on without."""
+        """Store an entry. A full disk is logged once; the run goes on without the cache."""
         if not self._can_write:
             return
         path = self._path(frames.media_id, frames.spec, frames.reader)

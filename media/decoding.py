@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-VideoReaderName = Literal["decord", "pyav"]
 ReaderName = Literal["decord", "pyav", "pillow"]
 
 

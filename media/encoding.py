@@ -1,11 +1,18 @@
-"""From a picture to the bytes that are cached and sent: scaled to the pixel cap, as JPEG."""
+"""From a picture to JPEG bytes: scaled to the pixel cap for caches and models, small for pages."""
 
 from io import BytesIO
 from math import sqrt
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from media.sampling import JPEG_QUALITY, FrameSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_THUMBNAIL_QUALITY = 80
 
 
 def target_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
@@ -27,4 +34,25 @@ def encode_frame(picture: Image.Image, spec: FrameSpec) -> bytes:
         picture = picture.resize(size, Image.Resampling.BICUBIC)
     buffer = BytesIO()
     picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling="4:2:0")
+    return buffer.getvalue()
+
+
+def thumbnail(
+    frames: "NDArray[np.uint8]", *, max_width: int | None = None, max_height: int | None = None
+) -> bytes:
+    """The JPEG of a frame [H, W, 3], or of frames [n, H, W, 3] one under another, for a page.
+
+    It is scaled down, aspect kept, until it is within `max_width` and `max_height` pixels.
+    """
+    picture = Image.fromarray(frames.reshape(-1, *frames.shape[-2:]))
+    scale = min(
+        1.0,
+        (max_width or picture.width) / picture.width,
+        (max_height or picture.height) / picture.height,
+    )
+    if scale < 1:
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        picture = picture.resize(size, Image.Resampling.BICUBIC)
+    buffer = BytesIO()
+    picture.save(buffer, format="JPEG", quality=_THUMBNAIL_QUALITY)
     return buffer.getvalue()

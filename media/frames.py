@@ -32,8 +32,8 @@ class EncodedFrames:
     file's own clock (see `media.video.display_times`), strictly increasing and never negative: a
     clip that starts at 8.3 s has its first frame at 8.3, which is also its `start_seconds`.
     `duration_seconds` runs from there to the end of its last frame. `source_width` and
-    `source_height` are the upright picture's before scaling. A still image is one frame at time 0
-    with duration 0.
+    `source_height` are the upright picture's, its pixels square, before it is scaled down. A still
+    image is one frame at time 0 with duration 0.
     """
 
     media_id: str

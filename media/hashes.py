@@ -1,28 +1,45 @@
-"""The hash of a file's content, remembered by path, size and time of change."""
+"""The hash of a file's content, remembered by path, size and time of change.
+
+Reading a file takes as long as it is large, and a sparse file of no bytes on disk may claim
+terabytes: so hashing has a time limit and can be stopped.
+"""
 
 import hashlib
 import json
 import os
+import threading
 import time
+from concurrent.futures import CancelledError
 from pathlib import Path
 from uuid import uuid4
 
 from media.frames import MediaError
 from media.paths import FileState, SafeFile, opened
-from schemas.ids import digest
 from schemas.samples import Reason
+from schemas.serialization import digest
 
 _DIGEST_BYTES = 16
 # A file changed again within the clock's step keeps its time: a hash is remembered only when the
 # file has been at rest for this long.
 _REST_SECONDS = 2.0
+# The clock is looked at, and a stop obeyed, once for this many bytes.
+_PIECE_BYTES = 4 * 1024 * 1024
 
 
 class FileHashes:
-    """Hashes files, and remembers that beyond the run in small files under `folder` (if any)."""
+    """Hashes files, and remembers that beyond the run in small files under `folder` (if any).
 
-    def __init__(self, folder: Path | None) -> None:
+    A file that is not read within `timeout_seconds` raises MediaError.
+    """
+
+    def __init__(self, folder: Path | None, timeout_seconds: float = float("inf")) -> None:
         self._folder = folder / "hashes" if folder else None
+        self._timeout_seconds = timeout_seconds
+        self._is_stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Give up what other threads are hashing, with CancelledError."""
+        self._is_stopped.set()
 
     def hash(self, file: SafeFile, root: Path | None) -> str:
         """BLAKE2b (128 bits, hex) of the file's bytes. Reads them unless its state is known."""
@@ -34,15 +51,31 @@ class FileHashes:
         with opened(file.real_path, root) as (descriptor, state):
             if state != file.state:
                 raise MediaError(Reason.UNDECODABLE, "it was changed while it was read: run again")
-            with os.fdopen(os.dup(descriptor), "rb") as stream:
-                content = hashlib.file_digest(
-                    stream, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)
-                ).hexdigest()
+            content = self._content_hash(descriptor, state.size)
             if FileState.of(os.fstat(descriptor)) != state:
                 raise MediaError(Reason.UNDECODABLE, "it was changed while it was read: run again")
         if note is not None and time.time() - state.mtime_ns / 1e9 > _REST_SECONDS:
             _write_note(note, file, content)
         return content
+
+    def _content_hash(self, descriptor: int, size: int) -> str:
+        content = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        end = time.monotonic() + self._timeout_seconds
+        done = 0
+        piece = memoryview(bytearray(min(size, _PIECE_BYTES)))
+        with os.fdopen(os.dup(descriptor), "rb", buffering=0) as stream:
+            while count := stream.readinto(piece):
+                content.update(piece[:count])
+                done += count
+                if self._is_stopped.is_set():
+                    raise CancelledError("hashing was stopped")
+                if done < size and time.monotonic() > end:
+                    raise MediaError(
+                        Reason.DECODE_TIMEOUT,
+                        f"only {done:,} of its {size:,} bytes were read within "
+                        f"{self._timeout_seconds:g} s (--decode-timeout-seconds)",
+                    )
+        return content.hexdigest()
 
     def _note(self, real_path: str) -> Path | None:
         if self._folder is None:

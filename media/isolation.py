@@ -174,7 +174,7 @@ def _prepare_process(readers: tuple[ReaderName, ...]) -> None:
     """What a decoder process does first: say nothing, leave no core file, end with its parent."""
     import_readers(readers)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # FFmpeg and decord write about broken files where no level reaches; the MediaError says it.
+    # FFmpeg and decord print about broken files past any log level; the MediaError has the reason.
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stderr.fileno())
     parent = multiprocessing.parent_process()

@@ -37,7 +37,7 @@ class FileState(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> "FileState":
-        """The state in what `os.stat` says."""
+        """The state that `os.stat` reports."""
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 

@@ -1,18 +1,23 @@
 """PyAV: lists the frames of every clip, and reads them where it is the chosen reader."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Any
 
 import av
 from av.container import InputContainer
 from av.error import ArgumentError, FFmpegError
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from PIL import Image
 
 from media.frames import MAX_SOURCE_PIXELS, MediaError, check_source_size
+from media.orientation import Orientation, with_square_pixels
+from media.random_access import RandomAccess
 from media.video import (
     Packet,
     VideoIndex,
@@ -34,23 +39,31 @@ _OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 # Containers that seek to a key frame exactly, and those without presentation times.
 _EXACT = frozenset({"mp4", "matroska"})
 _TIMELESS = frozenset({"avi"})
-# Containers that list nothing: only the claimed duration tells that a part is missing.
+# Containers that list nothing: only the claimed duration shows that a part is missing.
 _UNLISTED = frozenset({"matroska", "flv", "asf"})
+
+_MATRIX = "DISPLAYMATRIX"
 
 # Seeking empties the decoder's pipeline; a shorter way is decoded through.
 _SHORTEST_JUMP_FRAMES = 48
+
+# Pictures about a video, which are no video: covers of music and films, thumbnails of chapters.
+_NOT_THE_CLIP = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
 def list_frames(path: str) -> VideoIndex:
     """The frames that a clip's container lists, after its claimed size is known to be sane.
 
     Reads all packets, but decodes only up to the first picture, which tells its true size and how
-    it must be turned.
+    it must be turned and scaled.
     """
     try:
         with av.open(path, options=_OPTIONS) as container:
             stream = _video_stream(container)
-            return _index(container, stream)
+            index = _index(container, stream)
+        if index.orientation != Orientation():
+            _check_turned_by_container(path)
+        return index
     except FFmpegError as error:
         raise _undecodable(error) from error
 
@@ -72,28 +85,27 @@ def read_frames(path: str, index: VideoIndex, chosen: Sequence[int]) -> Iterator
                         f"its pictures change size, from {index.width}x{index.height} to "
                         f"{frame.width}x{frame.height}",
                     )
-                yield turn_upright(_as_picture(frame), index.rotation)
+                if _orientation(frame) != index.orientation:
+                    raise MediaError(
+                        Reason.UNDECODABLE, "its pictures are to be turned, not all in one way"
+                    )
+                upright = index.orientation.apply(_as_picture(frame))
+                yield with_square_pixels(upright, index.upright_size)
     except FFmpegError as error:
         raise _undecodable(error) from error
 
 
-def turn_upright(picture: Image.Image, rotation: int) -> Image.Image:
-    """Turn a picture counter-clockwise by a multiple of 90 degrees."""
-    turns = {
-        90: Image.Transpose.ROTATE_90,
-        180: Image.Transpose.ROTATE_180,
-        270: Image.Transpose.ROTATE_270,
-    }
-    return picture.transpose(turns[rotation]) if rotation in turns else picture
-
-
 def _video_stream(container: InputContainer) -> VideoStream:
-    stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
-        kinds = sorted({stream.type for stream in container.streams})
+    clips = [one for one in container.streams.video if not one.disposition & _NOT_THE_CLIP]
+    if not clips:
+        kinds = sorted({stream.type for stream in container.streams if stream.type != "video"})
         raise MediaError(
             Reason.NO_FRAMES, f"it holds no video stream (only: {', '.join(kinds) or 'nothing'})"
         )
+    # Some covers are not marked as such: a track of one picture beside another one.
+    moving = [clip for clip in clips if clip.frames != 1] or clips
+    best = container.streams.best("video")
+    stream = next((clip for clip in moving if clip is best), moving[0])
     context = stream.codec_context
     check_source_size(context.width, context.height)
     context.options = {"max_pixels": str(MAX_SOURCE_PIXELS)}
@@ -106,18 +118,25 @@ class _Listing:
     """What came by while all packets of a container were read."""
 
     packets: list[Packet] = field(default_factory=list)
+    # Of each stream, by its place in the container.
+    num_packets: Counter[int] = field(default_factory=Counter)
+    # The decoder's header changes on the way: what follows cannot be decoded alone.
+    has_new_header: bool = False
     first_picture: av.VideoFrame | None = None
     last_duration: int = 0
-    end_seconds: Fraction = Fraction(0)
+    # Of each stream, in its time base.
+    ends: dict[int, int] = field(default_factory=dict)
 
 
 def _list_packets(container: InputContainer, stream: VideoStream) -> _Listing:
     is_timeless = bool(_formats(container) & _TIMELESS)
     listing = _Listing()
+    random_access = _random_access(container, stream)
     for packet in container.demux():
         if packet.size and packet.pts is not None:
-            end = (packet.pts + (packet.duration or 0)) * packet.time_base
-            listing.end_seconds = max(listing.end_seconds, end)
+            end = packet.pts + (packet.duration or 0)
+            listing.ends[packet.stream_index] = max(listing.ends.get(packet.stream_index, 0), end)
+        listing.num_packets[packet.stream_index] += bool(packet.size)
         if packet.stream is not stream:
             continue
         if listing.first_picture is None:  # the last packet is empty: it flushes the decoder
@@ -135,16 +154,48 @@ def _list_packets(container: InputContainer, stream: VideoStream) -> _Listing:
                 packet.dts if is_timeless else packet.pts,
                 packet.is_keyframe,
                 is_shown=not packet.is_discard,
+                is_beginning=random_access is not None
+                and random_access.is_beginning(memoryview(packet)),
             )
         )
+        listing.has_new_header |= packet.has_sidedata("new_extradata")
         listing.last_duration = packet.duration or 0
     return listing
+
+
+def _shown_by_decoders(listing: _Listing, *, is_timeless: bool) -> list[Packet]:
+    """The packets; those shown before the first picture that comes out of a decoder are not shown.
+
+    A recording that begins in the middle of a group, or a cut through an open one, lacks what these
+    pictures need.
+    """
+    first = None if listing.first_picture is None or is_timeless else listing.first_picture.pts
+    if first is None:
+        return listing.packets
+    return [
+        replace(packet, is_shown=False)
+        if packet.pts is not None and packet.pts < first and packet.is_shown
+        else packet
+        for packet in listing.packets
+    ]
+
+
+def _random_access(container: InputContainer, stream: VideoStream) -> RandomAccess | None:
+    """None where no reader will jump, whatever the pictures say."""
+    if not _formats(container) & _EXACT:
+        return None
+    context = stream.codec_context
+    codec = context.codec
+    return RandomAccess(
+        codec.canonical_name, context.extradata or b"", is_intra_only=codec.intra_only
+    )
 
 
 def _check_complete(container: InputContainer, stream: VideoStream, listing: _Listing) -> None:
     formats = _formats(container)
     claimed = Fraction(container.duration or 0, av.time_base)
-    missing = claimed - listing.end_seconds
+    bases = {one.index: one.time_base or Fraction(0) for one in container.streams}
+    missing = claimed - max((end * bases[i] for i, end in listing.ends.items()), default=0)
     if formats & _UNLISTED and missing > 1 and missing > claimed / 10:
         raise MediaError(
             Reason.UNDECODABLE,
@@ -161,7 +212,8 @@ def _check_complete(container: InputContainer, stream: VideoStream, listing: _Li
 def _index(container: InputContainer, stream: VideoStream) -> VideoIndex:
     listing = _list_packets(container, stream)
     _check_complete(container, stream, listing)
-    packets = listing.packets
+    formats = _formats(container)
+    packets = _shown_by_decoders(listing, is_timeless=bool(formats & _TIMELESS))
     pts = shown_pts(packets)
     time_base = stream.time_base or Fraction(0)
     times = display_times(pts, time_base)
@@ -171,20 +223,21 @@ def _index(container: InputContainer, stream: VideoStream) -> VideoIndex:
             Reason.NO_FRAMES, f"no picture comes out of its {stream.codec_context.name} stream"
         )
     check_source_size(picture.width, picture.height)
-    rotation = round(picture.rotation) % 360
     place = {stamp: index for index, stamp in enumerate(pts)}
     keyframes = tuple(
         place[packet.pts]
         for packet in packets
-        if packet.is_keyframe and packet.is_shown and packet.pts is not None
+        if packet.is_beginning and packet.is_shown and packet.pts is not None
     )
-    formats = _formats(container)
-    return VideoIndex(
+    index = VideoIndex(
         container=container.format.name,
         codec=stream.codec_context.name,
         width=picture.width,
         height=picture.height,
-        rotation=rotation if rotation % 90 == 0 else 0,
+        orientation=_orientation(picture),
+        pixel_aspect=stream.sample_aspect_ratio
+        or stream.codec_context.sample_aspect_ratio
+        or Fraction(1),
         times=times,
         pts=None if formats & _TIMELESS else tuple(pts),
         keyframes=keyframes,
@@ -192,9 +245,51 @@ def _index(container: InputContainer, stream: VideoStream) -> VideoIndex:
         has_exact_seek=bool(formats & _EXACT)
         and keyframes[:1] == (0,)
         and all(packet.is_shown for packet in packets)
+        and all(packet.is_beginning for packet in packets if packet.is_keyframe)
+        and not listing.has_new_header
         and not has_leading_pictures(packets),
+        has_double=_has_double(container, stream, listing),
         duration_seconds=clip_duration(pts, time_base, listing.last_duration),
     )
+    check_source_size(*index.upright_size)
+    return index
+
+
+def _has_double(container: InputContainer, stream: VideoStream, listing: _Listing) -> bool:
+    return any(
+        {other.width, other.height} == {stream.width, stream.height}
+        and listing.num_packets[other.index] == len(listing.packets)
+        for other in container.streams.video
+        if other.index != stream.index
+    )
+
+
+def _orientation(picture: av.VideoFrame) -> Orientation:
+    side_data: Any = picture.side_data  # its stub knows of motion vectors only
+    if _MATRIX not in side_data:
+        return Orientation()
+    return Orientation.of_matrix(bytes(side_data[_MATRIX]))
+
+
+def _check_turned_by_container(path: str) -> None:
+    """Refuse pictures that carry their orientation themselves (SEI 47): it may change with each.
+
+    A decoder that knows nothing of the container finds out.
+    """
+    with av.open(path, options=_OPTIONS) as container:
+        stream = _video_stream(container)
+        context = stream.codec_context
+        alone = av.CodecContext.create(context.codec.name, "r")
+        assert isinstance(alone, VideoCodecContext)  # its stream is one
+        alone.extradata = context.extradata
+        alone.thread_count = 1
+        pictures = (frame for packet in container.demux(stream) for frame in alone.decode(packet))
+        first = next(pictures, None)
+        if first is not None and _orientation(first) != Orientation():
+            raise MediaError(
+                Reason.UNDECODABLE,
+                "its pictures, not its container, say how they are turned: encode it upright",
+            )
 
 
 def _formats(container: InputContainer) -> set[str]:

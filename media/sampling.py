@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 
-from schemas.ids import content_id
+from schemas.serialization import content_id
 
 MAX_PIXELS = 128 * 28 * 28
 JPEG_QUALITY = 95
 
 # Part of every frame spec's id. Change it when the same policy and pixel cap would give other
-# bytes: other rules for choosing frames or times, another filter, another encoder setting.
-_ENCODING = f"jpeg-{JPEG_QUALITY}-4:2:0/bicubic/rules-1"
+# bytes: other rules for finding, choosing, turning or timing frames, another filter, another
+# encoder setting.
+_ENCODING = f"jpeg-{JPEG_QUALITY}-4:2:0/bicubic/rules-2"
 
 _UNIFORM = re.compile(r"uniform:([1-9][0-9]{0,5})")
 _FPS = re.compile(r"fps:([0-9]{1,4}(?:\.[0-9]{1,6})?),max=([1-9][0-9]{0,5})")
@@ -47,7 +48,7 @@ class FrameSpec:
 
     @classmethod
     def parse(cls, policy: str, max_pixels: int = MAX_PIXELS) -> "FrameSpec":
-        """The spec that a command's options name; a ValueError says what is wrong with them."""
+        """The spec that a command's options name; raises ValueError, which names the fault."""
         return cls(policy, max_pixels)
 
     @cached_property

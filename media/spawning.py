@@ -7,6 +7,7 @@ and fails where the program has no file (a script on standard input). Decoders n
 
 import io
 import os
+import signal
 from multiprocessing import context, popen_spawn_posix, process, resource_tracker, spawn, util
 from multiprocessing.reduction import dump
 
@@ -14,7 +15,7 @@ _MAIN_PROGRAM = ("init_main_from_name", "init_main_from_path")
 
 
 class _Popen(popen_spawn_posix.Popen):
-    """`popen_spawn_posix.Popen` of the standard library, less what it tells of the main program."""
+    """The standard library's `popen_spawn_posix.Popen`, without the main program's data."""
 
     _fds: list[int]
 
@@ -37,12 +38,16 @@ class _Popen(popen_spawn_posix.Popen):
         parent_reads, child_writes = os.pipe()
         command = spawn.get_command_line(tracker_fd=tracker, pipe_handle=child_reads)
         self._fds.extend([child_reads, child_writes])
+        # An interpreter that Ctrl-C reaches while it starts prints a traceback; decoders end with
+        # their parent.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.pid = util.spawnv_passfds(os.fsencode(spawn.get_executable()), command, self._fds)
             self.sentinel = parent_reads
             with open(parent_writes, "wb", closefd=False) as pipe:
                 pipe.write(buffer.getbuffer())
         finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             # The parent's two ends stay open as long as the process object lives: a child sees its
             # parent's end by the closing of the pipe.
             self.finalizer = util.Finalize(self, _close, (parent_reads, parent_writes))

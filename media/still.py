@@ -44,10 +44,11 @@ def read_still(file: BufferedReader) -> Image.Image:
     with _damage_is_undecodable(), Image.open(file, formats=_FORMATS) as image:
         check_source_size(*image.size)
         image.load()
-        if image.mode == "F":
+        if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+            kind = "floating-point" if image.mode == "F" else "32-bit"
             raise MediaError(
                 Reason.UNDECODABLE,
-                "its pixels are floating-point numbers of unknown range: save it with 8 bits",
+                f"its pixels are {kind} numbers of unknown range: save it with 8 bits",
             )
         upright = ImageOps.exif_transpose(image)
         return _as_rgb(upright)

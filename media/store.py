@@ -57,7 +57,8 @@ class FrameStore:
     """Frames of the files under `media_root`, for one event loop at a time. Close it at the end.
 
     `cache_dir` None keeps nothing on disk. `reader` is who decodes videos; stills are Pillow's.
-    `timeout_seconds` is the limit for decoding one file by one reader.
+    `timeout_seconds` is the limit for decoding one file by one reader, and for reading it once to
+    name it by its content.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class FrameStore:
         self._spec = spec
         self._readers = _READERS[reader]
         self._cache = FrameCache(cache_dir, cache_max_bytes) if cache_dir else None
-        self._hashes = FileHashes(cache_dir)
+        self._hashes = FileHashes(cache_dir, timeout_seconds)
         self._decoders = DecoderPool(workers, timeout_seconds, self._readers)
         self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="frames")
         self._known: dict[_Key, _Known] = {}
@@ -131,6 +132,7 @@ class FrameStore:
 
     def close(self) -> None:
         """Stop the decoder processes and threads. What is on disk stays."""
+        self._hashes.stop()
         self._decoders.close()
         self._disk.shutdown(wait=True, cancel_futures=True)
 

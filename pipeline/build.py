@@ -1,4 +1,4 @@
-"""One run of a build: plan, run the steps, export. The ledger makes it resumable at any moment."""
+"""One run of a build: plan, run the steps, export. The ledger makes it resumable at any time."""
 
 import asyncio
 import signal
@@ -10,24 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from media.store import FrameStore
-from pipeline.card import write_card
-from pipeline.executor import Build, Stop, run_questions
-from pipeline.export import export_dataset, export_further
-from pipeline.options import MAY_CHANGE_ON_RESUME, BuildConfig
-from pipeline.parts import (
-    CallLayers,
-    call_layers,
-    frame_store,
-    open_backends,
-    question_source,
-    refuse_unpayable,
-    step_settings,
-    usage_errors,
-)
-from pipeline.planning import QuestionSource, plan
-from pipeline.progress import FunnelKey, Progress, output_console
-from schemas.config import (
+from cli.config import (
     EXIT_OK,
     EXIT_ROWS_FAILED,
     EXIT_STOPPED,
@@ -37,15 +20,38 @@ from schemas.config import (
     refuse_changed_options,
     save_config,
 )
-from schemas.ledger import Ledger
+from cli.console import output_console
+from cli.output_folder import cannot_be_written, check_folder, claim_folder, has_begun
+from judges.backends.preflight import HeldCalls
+from judges.backends.session import unknown_prices
+from media.store import FrameStore
+from pipeline.card import write_card
+from pipeline.export import export_dataset, export_further, refuse_unwritable_outputs
+from pipeline.options import MAY_CHANGE_ON_RESUME, BuildConfig
+from pipeline.planning import QuestionSource, plan
+from pipeline.progress import FunnelKey, Progress
+from pipeline.run_questions import Build, Stop, run_questions
+from pipeline.setup import (
+    CallLayers,
+    call_layers,
+    check_backends,
+    frame_store,
+    open_backends,
+    question_source,
+    refuse_unpayable,
+    step_settings,
+    usage_errors,
+)
+from schemas.ledger.ledger import Ledger
 from schemas.questions import VideoQuestion
 from schemas.runs import start_run
 from schemas.samples import CALL_ERRORS, MEDIA_ERRORS, Reason
 
+COMMAND = "pipeline.build_cot"
 _REFRESH_SECONDS = 1.0
-_WINDOW_PER_CALL = 4  # questions under way per call in flight: enough to decode and judge ahead
-_WINDOW_IN_BATCH_MODE = 1000  # about half a gigabyte of frames
-_LOST_ROWS = """
+_WINDOW_PER_CALL = 4  # concurrent questions per call in flight: enough to decode and judge ahead
+_WINDOW_IN_BATCH_MODE = 1000  # about 0.5 GB of frames
+_FAILED_ROWS = """
 SELECT step, reason, count(*), min("row"), arg_min(detail, "row")
 FROM rejections JOIN questions USING (question_id)
 WHERE reason IN (SELECT unnest(?)) GROUP BY step, reason ORDER BY count(*) DESC, step, reason
@@ -54,7 +60,7 @@ WHERE reason IN (SELECT unnest(?)) GROUP BY step, reason ORDER BY count(*) DESC,
 
 @dataclass(frozen=True)
 class Paths:
-    """What lies in an output folder."""
+    """The files of an output folder."""
 
     out: Path
 
@@ -77,28 +83,34 @@ async def build(config: BuildConfig, command: list[str]) -> int:
     console = output_console(stderr=True)
     async with AsyncExitStack() as closing:
         with usage_errors():
+            _check_folder(config, paths)
+            refuse_unwritable_outputs(paths.out)
             digest = source.digest()
             source.refuse_without_questions()
             frames = frame_store(config)
             closing.callback(frames.close)
             backends = await open_backends(config, closing)
             refuse_unpayable(config, backends)
+            checks = HeldCalls()
+            if not has_begun(paths.out, COMMAND) and _asks_anything(source, frames):
+                checks = await check_backends(config, backends)
             _claim_folder(config, paths)
             run = start_run(command, {**config.as_json(), "questions_digest": digest})
             ledger = closing.enter_context(Ledger.open(paths.ledger, run))
             _refuse_changed_questions(ledger, digest, config)
-            layers = call_layers(config, backends, ledger, run.run_id)
+            layers = call_layers(config, backends, ledger, checks)
             closing.push_async_callback(layers.aclose)
             print_config(config)
             save_config(config, paths.config)
+            if notice := unknown_prices((backends.generator, backends.judge), config):
+                console.print(notice, soft_wrap=True)
             _plan(source, frames, ledger, console, retry_failed=config.retry_failed)
         if config.limit is not None and ledger.num_questions() > config.limit:
             console.print(
-                f"an earlier run took {ledger.num_questions()} questions; a lower --limit "
-                f"({config.limit}) leaves none of them out",
-                highlight=False,
+                f"an earlier run planned {ledger.num_questions()} questions; a lower --limit "
+                f"({config.limit}) does not remove any of them"
             )
-        settled = ledger.settled_question_ids()
+        finished = ledger.finished_question_ids()
         funnel = _funnel(ledger)
         progress = Progress(
             paths.out,
@@ -116,18 +128,23 @@ async def build(config: BuildConfig, command: list[str]) -> int:
             attempts=config.attempts,
         )
         with progress:
-            stop = await _run(config, job, layers, progress, source, settled)
+            stop = await _run(config, job, layers, progress, source, finished)
             ledger.flush()
             progress.state = "stopped" if stop else "finished"
             progress.note = stop.reason
             if left := layers.num_left_at_server:
                 progress.note += f"; {left} requests go on at the server, the next run takes them"
-        lost = _lost_rows(ledger)
-        status = EXIT_STOPPED if stop else EXIT_ROWS_FAILED if lost else EXIT_OK
+        failed = _failed_rows(ledger)
+        status = EXIT_STOPPED if stop else EXIT_ROWS_FAILED if failed else EXIT_OK
         ledger.end_run(status)
         _export(config, paths, ledger, console)
-    _say_goodbye(console, paths, progress.note, lost)
+    _print_summary(console, paths, progress.note, failed)
     return status
+
+
+def _asks_anything(source: QuestionSource, frames: FrameStore) -> bool:
+    """Whether any row can become a question with media that can be read."""
+    return any(planned.rejection is None for planned in plan(source, frames))
 
 
 def _plan(
@@ -138,13 +155,11 @@ def _plan(
     *,
     retry_failed: bool,
 ) -> None:
-    """Put every row of the file into the ledger, those that are out already with their
-    rejection.
-    """
+    """Record every row of the file in the ledger, unusable ones with their rejection."""
     if retry_failed:
         ledger.forget_failures(MEDIA_ERRORS | CALL_ERRORS)
-    ledger.discard_unsettled()
-    console.print("reading the question file and looking at every path ...")
+    ledger.discard_unfinished()
+    console.print("reading the question file and checking every path ...")
     for planned in plan(source, frames):
         ledger.add_question(planned.row)
         if planned.rejection is not None:
@@ -158,9 +173,9 @@ async def _run(
     layers: CallLayers,
     progress: Progress,
     source: QuestionSource,
-    settled: set[str],
+    finished: set[str],
 ) -> Stop:
-    """Run what is open, until all is settled or somebody says stop."""
+    """Run the open questions until all are finished or a stop is requested."""
     stop = Stop()
     loop = asyncio.get_running_loop()
 
@@ -175,7 +190,7 @@ async def _run(
     refresher = asyncio.create_task(_keep_fresh(progress))
     try:
         await run_questions(
-            _open_questions(source, settled, progress),
+            _open_questions(source, finished, progress),
             job,
             window=_WINDOW_IN_BATCH_MODE if config.batch else _WINDOW_PER_CALL * config.concurrency,
             stop=stop,
@@ -190,15 +205,13 @@ async def _run(
 
 
 def _open_questions(
-    source: QuestionSource, settled: set[str], progress: Progress
+    source: QuestionSource, finished: set[str], progress: Progress
 ) -> Iterator[VideoQuestion]:
-    """Questions without an outcome, in file order; the file is not read again where all have
-    one.
-    """
+    """Questions without an outcome, in file order; none if the build is complete."""
     if progress.is_complete:
         return
     for row in source.read():
-        if isinstance(row, VideoQuestion) and row.question_id not in settled:
+        if isinstance(row, VideoQuestion) and row.question_id not in finished:
             yield row
 
 
@@ -208,41 +221,48 @@ async def _keep_fresh(progress: Progress) -> None:
         progress.refresh()
 
 
-def _claim_folder(config: BuildConfig, paths: Paths) -> None:
-    """Make the output folder, or see that it belongs to a build with the same options.
-
-    The options of a resumed run are saved later, by whoever holds the ledger.
-    """
-    if paths.out.exists() and not paths.out.is_dir():
-        raise UsageError(f"--output-dir {paths.out} is a file; give a folder")
-    if paths.config.exists():
+def _check_folder(config: BuildConfig, paths: Paths) -> None:
+    """Raise UsageError where the folder is not this build's, before anything is asked or paid."""
+    if check_folder(paths.out, COMMAND) and has_begun(paths.out, COMMAND):
         refuse_changed_options(config, paths.config, MAY_CHANGE_ON_RESUME)
-    elif paths.ledger.exists():
-        raise UsageError(
-            f"{paths.out} holds a ledger but no config.json, so nobody can say which options made "
-            "it; use another --output-dir"
-        )
-    else:
-        try:
-            save_config(config, paths.config)
-        except OSError as error:
+        if not paths.ledger.exists() and _has_asked(paths.out):
             raise UsageError(
-                f"--output-dir {paths.out} cannot be written ({error.strerror}); "
-                "give a folder that can"
-            ) from None
+                f"--output-dir {paths.out} holds what a build made, and its ledger "
+                f"({paths.ledger.name}) is gone: all would be asked and paid again; put it back, or"
+                " give a new folder"
+            )
+
+
+def _has_asked(out: Path) -> bool:
+    """Whether a run got as far as to write a dataset, or to tell its progress."""
+    progress = out / "progress.json"
+    return (out / "dataset").exists() or (
+        progress.is_file() and progress.stat().st_size > len("{}")
+    )
+
+
+def _claim_folder(config: BuildConfig, paths: Paths) -> None:
+    """Create the output folder, or check that it belongs to a build with the same options.
+
+    A resumed run saves its options later, once it holds the ledger.
+    """
+    if claim_folder(paths.out, COMMAND) and has_begun(paths.out, COMMAND):
+        return
+    try:
+        save_config(config, paths.config)
+    except OSError as error:
+        raise UsageError(cannot_be_written(paths.out, error)) from None
 
 
 def _refuse_changed_questions(ledger: Ledger, digest: str, config: BuildConfig) -> None:
-    """A resumed build reads the same file: rows that moved or changed would be mixed up
-    silently.
-    """
+    """Raise UsageError if a resumed build reads another question file than its first run."""
     digests = [run["questions_digest"] for run in ledger.run_configs() if "questions_digest" in run]
-    # The first run's: a later one may itself have been refused here.
+    # Compare with the first run: a later one may itself have been refused here.
     if digests and digests[0] != digest:
         ledger.end_run(EXIT_USAGE)
         raise UsageError(
             f"{config.questions} has changed since the build in {config.output_dir} began; "
-            "give the old file to resume, or another --output-dir to begin anew"
+            "give the old file to resume, or another --output-dir to start over"
         )
 
 
@@ -255,37 +275,37 @@ def _funnel(ledger: Ledger) -> Counter[FunnelKey]:
     )
 
 
-def _lost_rows(ledger: Ledger) -> list[str]:
-    """A line per reason for which rows could not be read, or ended in media or call errors."""
+def _failed_rows(ledger: Ledger) -> list[str]:
+    """One line per reason: rows that could not be read, or ended in media or call errors."""
     reasons = MEDIA_ERRORS | CALL_ERRORS | {Reason.UNREADABLE_ROW}
-    lost = ledger.query(_LOST_ROWS, [sorted(reason.value for reason in reasons)])
+    failed = ledger.query(_FAILED_ROWS, [sorted(reason.value for reason in reasons)])
     return [
         f"  {count:>7}  {step}: {reason}   (first: row {row}: {detail})"
-        for step, reason, count, row, detail in lost
+        for step, reason, count, row, detail in failed
     ]
 
 
 def _export(config: BuildConfig, paths: Paths, ledger: Ledger, console: Console) -> None:
-    """Dataset, further formats, card. A stopped build exports what it has; the card says so."""
+    """Write dataset, further formats and card. The card marks a stopped build as unfinished."""
     console.print("writing dataset and card ...")
     export_dataset(ledger, paths.out)
     for sentence in export_further(ledger, paths.out, config.export):
-        console.print(sentence, highlight=False, soft_wrap=True)
+        console.print(sentence, soft_wrap=True)
     write_card(ledger, paths.out, copy_to=Path("data_cards") if config.card_copy else None)
 
 
-def _say_goodbye(console: Console, paths: Paths, stopped: str, lost: list[str]) -> None:
-    """Where things are, and what to do next."""
+def _print_summary(console: Console, paths: Paths, stopped: str, failed: list[str]) -> None:
+    """Print where the outputs are, and what to do next."""
     lines = []
     if stopped:
         lines.append(f"{stopped}; the same command again resumes")
-    if lost:
+    if failed:
         lines.append(
             "rows that could not be read, or ended in media or call errors (the card lists"
         )
-        lines.append("them, and --retry-failed gives those with errors another chance):")
-        lines += lost
+        lines.append("them; --retry-failed runs those with errors again):")
+        lines += failed
     lines.append(f"dataset  {paths.out / 'dataset'}")
     lines.append(f"card     {paths.out / 'README.md'}")
     lines.append(f"ledger   {paths.ledger}")
-    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    console.print("\n".join(lines), soft_wrap=True)

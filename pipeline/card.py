@@ -1,30 +1,32 @@
-"""The data card: what a dataset is, how it was made, what was left out and why, and what it cost.
+"""The data card: what a dataset holds, how it was made, what was left out and why, what it cost.
 
 Everything on it is read from the ledger and the dataset; the same ledger gives the same card.
 """
 
-import json
 import math
-import re
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from math import ceil
 from pathlib import Path
+from typing import Any
 
-import jinja2
-import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from pipeline.card_facts import CardFacts, RunRow, collect_facts
-from pipeline.folders import replaced_folder
-from pipeline.pictures import draw_funnel, draw_lengths
-from pipeline.progress import write_atomically
+from cli.markdown_page import front_matter, render_markdown
+from pipeline.card_statistics import CardStatistics, RunRow, collect_statistics
+from pipeline.parquet_files import replaced_folder
 from schemas.dataset_rows import COLUMNS
-from schemas.ledger import Ledger, SpendRow
+from schemas.ledger.ledger import Ledger, SpendRow
+from schemas.serialization import write_text
 
 _TEMPLATE = "card.md.jinja"
-_MARKUP = re.compile(r"([\\`*\[\]<>|~$#!])")
-_EDGE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 _SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 _SIZE_NAMES = ("1K", "10K", "100K", "1M", "10M")
+_KEPT, _LOST, _INK = "#2a6f97", "#d9dee3", "#22303c"
+_NUM_BINS = 40
 
 
 def write_card(ledger: Ledger, out: Path, *, copy_to: Path | None = None) -> Path:
@@ -32,35 +34,26 @@ def write_card(ledger: Ledger, out: Path, *, copy_to: Path | None = None) -> Pat
 
     With `copy_to`, the card is also written there under the dataset's id, its pictures beside it.
     """
-    facts = collect_facts(ledger, out / "dataset")
+    stats = collect_statistics(ledger, out / "dataset")
     pictures = out / "pictures"
-    with replaced_folder(pictures) as fresh:
-        draw_funnel(facts.stages, fresh / "funnel.png")
-        draw_lengths({length.name: length.words for length in facts.lengths}, fresh / "lengths.png")
+    with replaced_folder(pictures, "*.png") as fresh:
+        plot_funnel(stats.stages, fresh / "funnel.png")
+        plot_lengths({length.name: length.words for length in stats.lengths}, fresh / "lengths.png")
     card = out / "README.md"
-    text = render_card(facts)
-    write_atomically(card, text)
+    text = render_card(stats)
+    write_text(card, text)
     if copy_to is not None:
         copy_to.mkdir(parents=True, exist_ok=True)
-        with replaced_folder(copy_to / facts.dataset_id) as fresh:
+        with replaced_folder(copy_to / stats.dataset_id, "*.png") as fresh:
             shutil.copytree(pictures, fresh, dirs_exist_ok=True)
-        in_copy = text.replace("](pictures/", f"]({facts.dataset_id}/")
-        write_atomically(copy_to / f"{facts.dataset_id}.md", in_copy)
+        in_copy = text.replace("](pictures/", f"]({stats.dataset_id}/")
+        write_text(copy_to / f"{stats.dataset_id}.md", in_copy)
     return card
 
 
-def render_card(facts: CardFacts) -> str:
-    """The card's text. Every name, id and detail that others chose is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # Markdown: the `cell` filter escapes
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "cell": cell,
+def render_card(stats: CardStatistics) -> str:
+    """The card's text. Names, ids and details from outside are escaped."""
+    filters: dict[str, Callable[..., object]] = {
         "number": lambda count: f"{count:,}",
         "seconds": lambda value: "–" if value is None else f"{value:.1f}",
         "time": _time,
@@ -69,35 +62,35 @@ def render_card(facts: CardFacts) -> str:
         "total_dollars": _total_dollars,
     }
     input_tokens = sum(
-        row.input_tokens + row.cache_read_tokens + row.cache_write_tokens for row in facts.spend
+        row.input_tokens + row.cache_read_tokens + row.cache_write_tokens for row in stats.spend
     )
-    return environment.get_template(_TEMPLATE).render(
-        facts=facts,
-        title=_title(facts),
-        front_matter=front_matter(facts),
-        share=lambda part, whole: f"{part / whole:.1%}" if whole else "–",
-        input_tokens=input_tokens,
-        columns=COLUMNS,
-        settings=json.dumps(facts.settings, indent=1, ensure_ascii=False).replace("`", "\\u0060"),
-    )
+    values = {
+        "stats": stats,
+        "title": _title(stats),
+        "front_matter": front_matter(_front_matter_fields(stats)),
+        "share": lambda part, whole: f"{part / whole:.1%}" if whole else "–",
+        "input_tokens": input_tokens,
+        "columns": COLUMNS,
+    }
+    return render_markdown(Path(__file__).parent / _TEMPLATE, values, filters)
 
 
-def front_matter(facts: CardFacts) -> str:
-    """The YAML that the Hub and `datasets` read. The licence is left to whoever publishes."""
+def _front_matter_fields(stats: CardStatistics) -> dict[str, Any]:
+    """What the Hub and `datasets` read. The publisher fills in the licence."""
     tasks = {"video": "video-text-to-text", "image": "image-text-to-text"}
-    fields = {
-        "pretty_name": _title(facts),
+    return {
+        "pretty_name": _title(stats),
         "license": "other",
         "license_name": "to-fill-in",
         "license_link": "to-fill-in",
-        "task_categories": [tasks[kind] for kind in tasks if kind in facts.kinds]
+        "task_categories": [tasks[kind] for kind in tasks if kind in stats.media_kinds]
         or ["video-text-to-text"],
-        "size_categories": [size_category(facts.num_kept)],
+        "size_categories": [size_category(stats.num_kept)],
         "tags": [
             "chain-of-thought",
             "video-question-answering",
             "synthetic",
-            *(["sandbox"] if facts.is_scripted else []),
+            *(["sandbox"] if stats.is_scripted else []),
         ],
         "configs": [
             {
@@ -106,7 +99,6 @@ def front_matter(facts: CardFacts) -> str:
             }
         ],
     }
-    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True).strip()
 
 
 def size_category(num_rows: int) -> str:
@@ -117,17 +109,9 @@ def size_category(num_rows: int) -> str:
     return "n>10M"
 
 
-def cell(text: object) -> str:
-    """`text` on one line, with nothing in it that Markdown, HTML or a table would act on."""
-    if text is None or not str(text).strip():
-        return "–"
-    line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
-    return _EDGE_UNDERSCORE.sub(r"\\_", _MARKUP.sub(r"\\\1", line))
-
-
-def _title(facts: CardFacts) -> str:
-    kind = "sandbox chain-of-thought dataset" if facts.is_scripted else "chain-of-thought dataset"
-    return f"Process-aware {kind} {facts.dataset_id.removeprefix('dataset-')[:8]}"
+def _title(stats: CardStatistics) -> str:
+    kind = "sandbox chain-of-thought dataset" if stats.is_scripted else "chain-of-thought dataset"
+    return f"Process-aware {kind} {stats.dataset_id.removeprefix('dataset-')[:8]}"
 
 
 def _time(moment: datetime | None) -> str:
@@ -144,16 +128,72 @@ def _dollars(row: SpendRow) -> str:
     return _amount(row.cost_usd, row.unpriced_calls, row.calls)
 
 
-def _total_dollars(facts: CardFacts) -> str:
-    known = [row.cost_usd for row in facts.spend if row.cost_usd is not None]
-    unpriced = sum(row.unpriced_calls for row in facts.spend)
+def _total_dollars(stats: CardStatistics) -> str:
+    known = [row.cost_usd for row in stats.spend if row.cost_usd is not None]
+    unpriced = sum(row.unpriced_calls for row in stats.spend)
     return _amount(
-        math.fsum(known) if known else None, unpriced, sum(row.calls for row in facts.spend)
+        math.fsum(known) if known else None, unpriced, sum(row.calls for row in stats.spend)
     )
 
 
 def _amount(dollars: float | None, unpriced: int, calls: int) -> str:
-    """Dollars, and in words what they leave out."""
+    """Dollars, and how many calls they do not include."""
     if dollars is None or unpriced == calls:
         return "price unknown"
     return f"{dollars:,.4f}" + (f" and {unpriced:,} calls of unknown price" if unpriced else "")
+
+
+def plot_funnel(stages: Sequence[tuple[str, int]], path: Path) -> None:
+    """Bars of the questions left after each stage; the pale part was lost in that stage."""
+    figure = Figure(figsize=(8, 0.55 * len(stages) + 0.6), layout="constrained")
+    axes = figure.add_subplot()
+    whole = max(stages[0][1], 1)
+    before = stages[0][1]
+    for place, (_, count) in enumerate(stages):
+        axes.barh(place, before, color=_LOST, height=0.72)
+        axes.barh(place, count, color=_KEPT, height=0.72)
+        lost = f"  (−{before - count:,})" if before > count else ""
+        axes.text(
+            before + whole * 0.012,
+            place,
+            f"{count:,}{lost}",
+            va="center",
+            color=_INK,
+            fontsize=10,
+        )
+        before = count
+    axes.set_yticks(range(len(stages)), [name for name, _ in stages], color=_INK)
+    axes.invert_yaxis()
+    axes.set_xlim(0, whole * 1.22)
+    axes.xaxis.set_visible(False)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    _save(figure, path)
+
+
+def plot_lengths(words: Mapping[str, Sequence[int]], path: Path) -> None:
+    """Histograms of the words in each segment."""
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    panels = figure.subplots(1, len(words), squeeze=False)[0]
+    for axes, (name, counts) in zip(panels, words.items(), strict=True):
+        if counts:
+            low, high = min(counts), max(counts)
+            width = ceil((high - low + 1) / _NUM_BINS)
+            # Edges halfway between whole numbers: every bar covers the same number of them.
+            edges = [edge - 0.5 for edge in range(low, high + width + 1, width)]
+            axes.hist(counts, bins=edges, color=_KEPT)
+        axes.set_title(name, color=_INK, fontsize=11)
+        axes.set_xlabel("words", color=_INK)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    panels[0].set_ylabel("rows", color=_INK)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """PNG without the software version, so that equal plots are equal bytes."""
+    FigureCanvasAgg(figure)
+    figure.savefig(path, format="png", dpi=120, metadata={"Software": None})

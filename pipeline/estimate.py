@@ -1,17 +1,16 @@
-"""What a build will cost, before anything is paid: `--dry-run`.
+"""Cost estimate of a build before anything is paid: `--dry-run`.
 
-A spread sample of the questions that are still open gets its real frames and its real prompt; their
-input tokens are counted by the server's free count where it has one, else by `arithmetic_tokens`.
-What cannot be known before a teacher has written anything (lengths of replies, shares that pass) is
-an assumption, printed beside the result; a ledger that already holds calls replaces it by what was
-seen.
+An evenly spaced sample of the open questions gets its real frames and its real prompt; their input
+tokens are counted by the server's free count if it has one, else by `arithmetic_tokens`. What only
+replies can tell (their lengths, the share that passes) is assumed, and the assumption is printed
+beside the result; if the ledger already holds calls, measured values replace it.
 """
 
 import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from judges.backends.base import Backend, ChatRequest, FinalError, RetryableError, Usage
+from judges.backends.base import Backend, CallError, ChatRequest, Usage
 from judges.backends.prices import ModelPrice
 from judges.sufficiency import sufficiency_request
 from media.frames import MediaError
@@ -26,9 +25,10 @@ _CHARACTERS_PER_TOKEN = 4
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What replies will be like. Defaults: the traces printed in VideoP2R run 60 to 75 words per
-    segment, and 162,062 of 263,055 questions survived all three steps (its sections 3.1.2 and
-    7.3).
+    """Assumed reply lengths (in tokens) and pass rates.
+
+    Defaults: traces printed in VideoP2R have 60 to 75 words per segment, and 162,062 of 263,055
+    questions survived all three steps (its sections 3.1.2 and 7.3).
     """
 
     trace_tokens: float = 220
@@ -41,7 +41,7 @@ class Assumptions:
 
 @dataclass(frozen=True)
 class StepEstimate:
-    """Calls, tokens and dollars of one step; dollars are None where the price is not known."""
+    """Calls, tokens and dollars of one step; dollars are None if the price is unknown."""
 
     step: str
     backend: str
@@ -54,7 +54,7 @@ class StepEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The whole quote."""
+    """The estimate of a whole build."""
 
     questions: int
     sampled: int
@@ -64,7 +64,7 @@ class Estimate:
     steps: tuple[StepEstimate, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, as written to `estimate.json`."""
+        """JSON-able values, as written to `estimate.json`."""
         return asdict(self)
 
 
@@ -77,9 +77,9 @@ def arithmetic_tokens(request: ChatRequest) -> int:
 
 
 class SpreadSample:
-    """Questions at even distances over a stream of unknown length, so that every part has its say.
+    """Evenly spaced questions from a stream of unknown length.
 
-    Keeps each `stride`-th question; the stride doubles when more than twice `size` are kept.
+    Keeps every `stride`-th question; the stride doubles when more than twice `size` are kept.
     """
 
     def __init__(self, size: int = SAMPLE_SIZE) -> None:
@@ -89,7 +89,7 @@ class SpreadSample:
         self.questions: list[VideoQuestion] = []
 
     def add(self, question: VideoQuestion) -> None:
-        """See one more question."""
+        """Pass on the next question of the stream."""
         if self.num_seen % self._stride == 0:
             self.questions.append(question)
             if len(self.questions) > 2 * self._size:
@@ -99,11 +99,11 @@ class SpreadSample:
 
 
 async def count_tokens(backend: Backend | None, request: ChatRequest) -> tuple[int, str]:
-    """Input tokens and who counted them."""
+    """Input tokens, and what counted them."""
     if backend is not None:
         try:
             counted = await backend.count_tokens(request)
-        except (RetryableError, FinalError) as error:
+        except CallError as error:
             return arithmetic_tokens(request), f"arithmetic (the server's count failed: {error})"
         if counted is not None:
             return counted, "the server"
@@ -120,7 +120,7 @@ async def estimate(
     prices: tuple[ModelPrice | None, ModelPrice | None],
     assumptions: Assumptions,
 ) -> Estimate:
-    """Quote the questions that `sample` has seen. Those whose media do not decode cost nothing."""
+    """Estimate the stream that `sample` has seen. Undecodable questions cost nothing."""
     generate_tokens: list[int] = []
     judge_tokens: list[int] = []
     counters: set[str] = set()
@@ -130,7 +130,7 @@ async def estimate(
             clips = [await frames.load(ref) for ref in question.media]
         except MediaError:
             continue
-        request, _ = generation_request(question, clips, settings, draw=0)
+        request, _ = generation_request(question, clips, settings, attempt=0)
         tokens, counter = await count_tokens(generator, request)
         generate_tokens.append(tokens)
         counters.add(counter)
@@ -193,9 +193,9 @@ def _step(
 
 
 def observed(assumptions: Assumptions, seen: dict[str, Any]) -> Assumptions:
-    """`assumptions` with what an earlier part of the same build showed, where it showed enough.
+    """`assumptions`, replaced by averages of the same build's earlier calls.
 
-    `seen` is `Ledger.averages()`; fewer than 10 calls of a step say nothing.
+    `seen` is `Ledger.averages()`; with fewer than 10 calls of a step, the assumptions stay.
     """
     if seen["generated"] < 10 or seen["judged"] < 10:
         return assumptions

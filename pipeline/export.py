@@ -1,7 +1,7 @@
-"""From the ledger to files: the dataset (Parquet), the VideoP2R release format, and TRL's messages.
+"""Exports of the ledger: the dataset (Parquet), the VideoP2R release format, TRL's messages.
 
-Each export streams the accepted questions in the order of the question file, replaces its folder in
-one rename, and holds nothing but content: equal ledgers give equal bytes.
+Each export streams the accepted questions in the order of the question file and replaces its folder
+in one rename. Files hold content only, no times or paths: equal ledgers give equal bytes.
 """
 
 import gzip
@@ -13,22 +13,25 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.folders import replaced_folder
+from cli.config import UsageError
 from pipeline.parquet_files import (
     DATASET_SCHEMA,
+    PARQUET_NAMES,
     ROWS_PER_FILE,
     holds_all,
     messages_schema,
+    replaced_folder,
     write_parquet,
 )
 from schemas.dataset_rows import dataset_row, question_of_row
-from schemas.ids import content_id
-from schemas.ledger import Ledger
+from schemas.ledger.ledger import Ledger
 from schemas.prompting import task_prompt
+from schemas.serialization import content_id
 from schemas.traces import TEMPLATES, Trace, parse_trace, render_trace
 
-_DATASET_FORMAT = 1  # raise it when the same ledger shall give other rows than before
-# The order of rows does not matter to `bit_xor`: each holds its place in the file, or its key.
+_VIDEOP2R_NAMES = "sft.part*of*.json.gz"
+_DATASET_FORMAT = 1  # raise it when the same ledger must give different rows
+# `bit_xor` ignores the order of rows: each row holds its place in the file, or its key.
 _STATE = """
 SELECT bit_xor(md5_number_lower({table}::VARCHAR))::VARCHAR
 FROM {table} SEMI JOIN accepted USING ({key})
@@ -43,7 +46,7 @@ _STATE_PARTS = (
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote. `num_left_out` rows have no form in that format."""
+    """What an export wrote. The format cannot express `num_left_out` rows."""
 
     folder: Path
     num_rows: int
@@ -51,17 +54,43 @@ class Exported:
     why_left_out: str = ""
 
 
+def refuse_unwritable_outputs(out: Path) -> None:
+    """Raise UsageError where something stands in the way of what a build writes into `out`.
+
+    A link to a folder, for example on a larger disk, is fine.
+    """
+    for name in ("dataset", "pictures", *_FURTHER):
+        path = out / name
+        if (path.exists() or path.is_symlink()) and not path.is_dir():
+            raise UsageError(
+                f"{path} is no folder, and a build writes a folder there; move it away, or give"
+                " another --output-dir"
+            )
+    for path in sorted((out / "dataset").glob("*.parquet")):
+        if not path.match(PARQUET_NAMES):
+            raise UsageError(
+                f"{path} was written by no build, and would be read as rows of this one; move it"
+                " away, or give another --output-dir"
+            )
+    for name in ("README.md", "progress.json", "cot.duckdb", "config.json"):
+        if (out / name).is_dir():
+            raise UsageError(
+                f"{out / name} is a folder, and a build writes a file there; move it away, or give"
+                " another --output-dir"
+            )
+
+
 def export_dataset(ledger: Ledger, out: Path, *, rows_per_file: int = ROWS_PER_FILE) -> Exported:
     """Write `OUT/dataset/*.parquet`: one row per accepted question, columns of `dataset_rows`.
 
-    Files that were written from the same accepted rows stay as they are: a resumed build with
-    nothing to do costs nothing here.
+    Files written from the same accepted rows are kept, so that resuming a finished build rewrites
+    nothing.
     """
     folder = out / "dataset"
     num_rows, state = _accepted_state(ledger)
     notes = {"p2r.state": content_id("state", [_DATASET_FORMAT, rows_per_file, *state])}
     if not holds_all(folder, notes, num_rows):
-        with replaced_folder(folder) as fresh:
+        with replaced_folder(folder, PARQUET_NAMES) as fresh:
             num_rows = write_parquet(
                 _dataset_rows(ledger),
                 fresh,
@@ -73,7 +102,7 @@ def export_dataset(ledger: Ledger, out: Path, *, rows_per_file: int = ROWS_PER_F
 
 
 def _accepted_state(ledger: Ledger) -> tuple[int, list[str]]:
-    """How many rows are accepted, and one number per table that says what they hold."""
+    """The number of accepted rows, and one hash per table of their content."""
     ((num_rows,),) = ledger.query("SELECT count(*) FROM accepted")
     state = [ledger.query(_STATE.format(**part))[0][0] for part in _STATE_PARTS]
     return num_rows, state
@@ -83,9 +112,9 @@ def export_videop2r(ledger: Ledger, out: Path, *, rows_per_part: int = ROWS_PER_
     """Write `OUT/videop2r/sft.part1of1.json.gz` and so on: gzip JSON lists as the release has them.
 
     `options` is a text that holds a JSON list, `process` keeps its think tags, `reward` is a number
-    and `select` is true, because only selected rows are here. What `clean_version` means was never
-    published: it is empty. The format has one `path` per row, so questions on several files have no
-    form in it; they are left out and counted.
+    and `select` is true, because only selected rows are exported. `clean_version` is empty: its
+    meaning was never published. The format has one `path` per row, so questions with several files
+    are left out and counted.
     """
     folder = out / "videop2r"
     num_left_out = 0
@@ -98,7 +127,7 @@ def export_videop2r(ledger: Ledger, out: Path, *, rows_per_part: int = ROWS_PER_
             else:
                 yield _videop2r_row(row)
 
-    with replaced_folder(folder) as fresh:
+    with replaced_folder(folder, _VIDEOP2R_NAMES) as fresh:
         num_rows = _write_json_parts(rows(), fresh, rows_per_part)
     return Exported(folder, num_rows, num_left_out, "it has one path per row, they have several")
 
@@ -108,26 +137,26 @@ def export_trl(ledger: Ledger, out: Path) -> Exported:
 
     Contents are plain texts, because `datasets` would fill typed parts with nulls. The user's turn
     is the task prompt; the assistant's is the trace with the gold answer in place of the teacher's,
-    as in our own fine-tuning. A media column is there only when some row has such media: an empty
-    `images` column would send a video dataset down TRL's image path.
+    as in `train.sft`. A media column exists only if some row has such media: with an empty `images`
+    column TRL would treat a video dataset as an image dataset.
     """
     folder = out / "trl"
     kinds = {kind for row in _dataset_rows(ledger) for kind in row["kinds"]}
     media_kinds = [kind for kind in ("video", "image") if kind in kinds]
     schema = messages_schema([f"{kind}s" for kind in media_kinds])
     rows = (_trl_row(row, media_kinds) for row in _dataset_rows(ledger))
-    with replaced_folder(folder) as fresh:
+    with replaced_folder(folder, PARQUET_NAMES) as fresh:
         num_rows = write_parquet(rows, fresh, schema)
     return Exported(folder, num_rows)
 
 
 def export_further(ledger: Ledger, out: Path, formats: Sequence[str]) -> list[str]:
-    """Write `formats`, and those that an earlier run wrote into `out` and that would go stale now.
+    """Write `formats`, and update those that an earlier run wrote into `out`.
 
-    Returns a sentence for each. A folder that nobody asks for and that holds files of others is
-    left alone, and its sentence says so.
+    Returns a sentence for each. A folder that was not requested and holds foreign files is left
+    unchanged, and its sentence says so; one that was requested keeps them.
     """
-    said = []
+    sentences = []
     for name, (export, pattern) in _FURTHER.items():
         folder = out / name
         entries = list(folder.iterdir()) if folder.is_dir() else []
@@ -139,19 +168,19 @@ def export_further(ledger: Ledger, out: Path, formats: Sequence[str]) -> list[st
                 sentence += f", left out {exported.num_left_out:,}: {exported.why_left_out}"
             if name not in formats:
                 sentence += " (an earlier run asked for this format)"
-            said.append(sentence)
+            sentences.append(sentence)
         elif num_ours:
-            said.append(
+            sentences.append(
                 f"{folder} is of an earlier run and was not brought up to date, because it holds "
-                f"files of others too; --export {name} replaces it as a whole"
+                f"files of others too; --export {name} brings it up to date"
             )
-    return said
+    return sentences
 
 
-# By folder: who writes it, and the names of the files in it.
+# By folder: the function that writes it, and the names of its files.
 _FURTHER: Mapping[str, tuple[Callable[[Ledger, Path], Exported], str]] = {
-    "videop2r": (export_videop2r, "sft.part*of*.json.gz"),
-    "trl": (export_trl, "train-*-of-*.parquet"),
+    "videop2r": (export_videop2r, _VIDEOP2R_NAMES),
+    "trl": (export_trl, PARQUET_NAMES),
 }
 
 
@@ -218,7 +247,7 @@ def _write_json_parts(rows: Iterable[dict[str, Any]], folder: Path, rows_per_par
 
 
 def _write_json_list(rows: Iterable[dict[str, Any]], path: Path) -> int:
-    """A gzip JSON list, one row a line; the gzip header names neither file nor time."""
+    """A gzip JSON list, one row per line; the gzip header holds neither file name nor time."""
     num_rows = 0
     with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
         file.write(b"[")

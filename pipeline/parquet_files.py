@@ -1,6 +1,8 @@
-"""Parquet files: schemas, and folders with the same bytes for the same rows."""
+"""Parquet files: their schemas, and folders written atomically and reproducibly."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.dataset_rows import COLUMNS
-from schemas.ids import canonical_json, content_id, digest
+from schemas.serialization import canonical_json, content_id, digest
 
 ROWS_PER_GROUP = 1_000
 ROWS_PER_FILE = 100_000
+PARQUET_NAMES = "train-*-of-*.parquet"
 _ROWS_ID = "p2r.rows"
 
 
@@ -42,6 +45,45 @@ def messages_schema(media_columns: Sequence[str]) -> pa.Schema:
             pa.field("question_id", pa.string()),
         ]
     )
+
+
+@contextmanager
+def replaced_folder(folder: Path, ours: str) -> Iterator[Path]:
+    """A new folder to write in; it replaces `folder` when the block ends without an error.
+
+    `ours` is the pattern of names that are replaced: whatever else lies in `folder` stays there.
+    Where `folder` is a link, the folder that it leads to is replaced. Leftovers of an interrupted
+    attempt are tidied up first.
+    """
+    folder = folder.resolve()
+    fresh = folder.with_name(f".{folder.name}.new")
+    former = folder.with_name(f".{folder.name}.old")
+    if fresh.exists():
+        shutil.rmtree(fresh)
+    if former.exists():
+        if folder.exists():
+            _keep_others(former, folder, ours)
+        else:  # interrupted between the two renames
+            former.rename(folder)
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+    except BaseException:
+        shutil.rmtree(fresh)
+        raise
+    if folder.exists():
+        folder.rename(former)
+    fresh.rename(folder)
+    if former.exists():
+        _keep_others(former, folder, ours)
+
+
+def _keep_others(former: Path, folder: Path, ours: str) -> None:
+    """Move what is not `ours` from `former` into `folder`, and remove the rest."""
+    for path in sorted(former.iterdir()):
+        if not path.match(ours) and not (folder / path.name).exists():
+            path.rename(folder / path.name)
+    shutil.rmtree(former)
 
 
 def write_parquet(
@@ -87,27 +129,27 @@ def write_parquet(
 
 
 def holds_all(folder: Path, notes: Mapping[str, str], num_rows: int) -> bool:
-    """Whether `folder` is a complete export with these `notes` and so many rows."""
+    """Whether `folder` is a complete export with these `notes` and `num_rows` rows."""
     found = 0
-    for path in folder.glob("*"):
+    for path in _files(folder):
         try:
             metadata = pq.read_metadata(path)
-        except (pa.ArrowInvalid, OSError):
+        except (pa.ArrowException, OSError):
             return False
         if any(_note(metadata, name) != text for name, text in notes.items()):
             return False
         found += metadata.num_rows
-    return found == num_rows and any(folder.glob("*"))
+    return found == num_rows and bool(_files(folder))
 
 
 def dataset_id(folder: Path, settings: Mapping[str, Any]) -> str:
-    """Content id of a dataset: every row in its order, and the settings that made them."""
-    rows = [_note(pq.read_metadata(path), _ROWS_ID) for path in sorted(folder.glob("*.parquet"))]
+    """Content id of a dataset: all rows in order, and the settings that made them."""
+    rows = [_note(pq.read_metadata(path), _ROWS_ID) for path in _files(folder)]
     return content_id("dataset", {"rows": rows, "settings": dict(settings)})
 
 
 def count_words(folder: Path, column: str) -> list[int]:
-    """Words of each row of a text column; words are what white space parts."""
+    """Number of words in each row of a text column, split at white space."""
     texts = pc.utf8_trim_whitespace(_column(folder, column))
     words = pc.list_value_length(pc.utf8_split_whitespace(texts))
     counts: list[int] = pc.if_else(pc.equal(texts, ""), 0, words).to_pylist()
@@ -115,12 +157,17 @@ def count_words(folder: Path, column: str) -> list[int]:
 
 
 def distinct(folder: Path, column: str) -> list[str]:
-    """The values of a text column, in order."""
+    """The sorted distinct values of a text column."""
     return sorted(pc.unique(_column(folder, column)).to_pylist())
 
 
+def _files(folder: Path) -> list[Path]:
+    """The files that `write_parquet` made; others may lie beside them."""
+    return sorted(folder.glob(PARQUET_NAMES))
+
+
 def _column(folder: Path, name: str) -> pa.ChunkedArray:
-    paths = sorted(folder.glob("*.parquet"))
+    paths = _files(folder)
     tables = [pq.read_table(path, columns=[name], partitioning=None) for path in paths]
     return pa.concat_tables(tables).column(name)
 

@@ -1,4 +1,4 @@
-"""Reading the question file and looking at every path before any money is spent."""
+"""Reads the question file and checks every path before any money is spent."""
 
 import hashlib
 from collections import Counter
@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from judges.answers import validate_gold
+from judges.scoring.answer_score import validate_gold
 from media.frames import MediaError
 from media.store import FrameStore
-from schemas.annotations import UnreadableRow, read_questions
-from schemas.question_files import find_files
+from schemas.annotations.files import find_files
+from schemas.annotations.reader import UnreadableRow, read_questions
 from schemas.questions import VideoQuestion
 from schemas.samples import Reason, Rejection, Step
 
@@ -26,9 +26,7 @@ class QuestionSource:
     limit: int | None = None
 
     def digest(self) -> str:
-        """Names the file's content, so that a resumed build can tell whether it is the same
-        file.
-        """
+        """Hash of the file's content: a resumed build must read the same file."""
         state = hashlib.blake2b(digest_size=16)
         for part in find_files(self.path):
             with part.open("rb") as file:
@@ -41,7 +39,7 @@ class QuestionSource:
         return islice(rows, self.limit)
 
     def refuse_without_questions(self) -> None:
-        """Raise ValueError where not one row is a question: the file or its format is mistaken."""
+        """Raise ValueError if no row is a question: the wrong file, or the wrong format."""
         first: UnreadableRow | None = None
         count = 0
         for row in self.read():
@@ -57,7 +55,7 @@ class QuestionSource:
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """A row of the question file, with its rejection where it is already out."""
+    """A row of the question file, and its rejection if it cannot be used."""
 
     row: VideoQuestion | UnreadableRow
     rejection: Rejection | None
@@ -65,7 +63,7 @@ class PlannedRow:
 
 @dataclass
 class CheckReport:
-    """What `--check` prints: how many rows were read, which cannot be used, and why."""
+    """What `--check` prints: rows read, rows that cannot be used, and why."""
 
     read: int = 0
     unusable: int = 0
@@ -92,9 +90,10 @@ class CheckReport:
 
 
 def plan(source: QuestionSource, frames: FrameStore) -> Iterator[PlannedRow]:
-    """Each row of the file with what can be known without decoding or paying: the reader's
-    refusals, gold answers that no metric can score, and paths that are unsafe, missing, empty or no
-    files.
+    """Each row of the file, checked without decoding or paying.
+
+    Rejected are unreadable rows, gold answers that no metric can score, and paths that are unsafe,
+    missing, empty or not files.
     """
     for row in source.read():
         yield PlannedRow(row, _rejection(row, frames))

@@ -1,12 +1,11 @@
-"""What a person sees while a build runs, and what `pipeline.status` reads: `OUT/progress.json`.
+"""Progress of a running build, on the terminal and in `OUT/progress.json` for `pipeline.status`.
 
-The ledger can be open in one process only, so everything that others may want to know during a run
-is in this file, replaced as a whole (never half written) about once a second.
+Only one process can open the ledger, so other processes read this file instead. It is replaced
+atomically about once a second.
 """
 
 import json
 import os
-import sys
 import time
 from collections import Counter, deque
 from datetime import UTC, datetime
@@ -16,39 +15,24 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
+from cli.console import output_console
 from judges.backends.calls import CallStats
 from schemas.questions import VideoQuestion
 from schemas.samples import CoTSample, Reason, Rejection, Step
+from schemas.serialization import write_text
 
 PROGRESS_FILE = "progress.json"
 _RATE_WINDOW_SECONDS = 60.0
 _PLAIN_LINE_SECONDS = 10.0
-_FILE_WIDTH = 120
 
 FunnelKey = tuple[
     str, str, str, str
 ]  # step ("accepted" included), reason, data source, problem type
 
 
-def output_console(*, stderr: bool = False) -> Console:
-    """A console as wide as the terminal; a file or a pipe gets room for whole tables."""
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else _FILE_WIDTH)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` as a whole: a reader sees the old text or the new one."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
-
-
 class Progress:
-    """Counts outcomes, keeps `progress.json`, and draws a table (a terminal) or lines (a log
-    file).
-    """
+    """Counts outcomes, writes `progress.json`, and prints a table (terminal) or lines (log)."""
 
     def __init__(
         self,
@@ -66,8 +50,7 @@ class Progress:
         self._stats = stats
         self._run_id = run_id
         self._started = time.monotonic()
-        self._settled_at: deque[float] = deque()
-        self._settled_now = 0
+        self._finished_at: deque[float] = deque()
         self._console = console or output_console(stderr=True)
         self._live: Live | None = None
         self._last_line = 0.0
@@ -88,39 +71,38 @@ class Progress:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is not None:
-            # Ctrl-C and cancellation are no faults.
+            # Ctrl-C and cancellation are not failures.
             self.state = "failed" if isinstance(error, Exception) else "stopped"
         self.refresh()
         if self._live is not None:
             self._live.stop()
 
     def outcome(self, question: VideoQuestion, outcome: CoTSample | Rejection) -> None:
-        """Count one settled question."""
+        """Count one finished question."""
         step, reason = (
             (outcome.step.value, outcome.reason.value)
             if isinstance(outcome, Rejection)
             else ("accepted", "")
         )
         self._funnel[step, reason, question.data_source, question.problem_type.value] += 1
-        self._settled_now += 1
-        self._settled_at.append(time.monotonic())
+        self._finished_at.append(time.monotonic())
 
     def refresh(self) -> None:
         """Write `progress.json` and redraw."""
-        write_atomically(self._path, json.dumps(self.snapshot(), indent=1) + "\n")
+        write_text(self._path, json.dumps(self.snapshot(), indent=1) + "\n")
         if self._live is not None:
             self._live.update(self._table())
             return
         now = time.monotonic()
         if now - self._last_line >= _PLAIN_LINE_SECONDS or self.state != "running":
             self._last_line = now
-            self._console.print(headline(self.snapshot()), highlight=False, soft_wrap=True)
+            self._console.print(headline(self.snapshot()), soft_wrap=True)
 
     def snapshot(self) -> dict[str, Any]:
         """Everything in `progress.json`."""
-        settled = self._funnel.total()
+        finished = self._funnel.total()
         rate = self._rows_per_second()
-        left = self._total - settled
+        left = self._total - finished
         return {
             "state": self.state,
             "note": self.note,
@@ -129,7 +111,7 @@ class Progress:
             "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - self._started, 1),
             "questions": self._total,
-            "settled": settled,
+            "settled": finished,
             "accepted": sum(n for (step, *_), n in self._funnel.items() if step == "accepted"),
             "eta_seconds": round(left / rate) if rate and left else None,
             "calls": {name: stats.as_json() for name, stats in self._stats.items()},
@@ -147,25 +129,25 @@ class Progress:
 
     def _rows_per_second(self) -> float:
         now = time.monotonic()
-        while self._settled_at and now - self._settled_at[0] > _RATE_WINDOW_SECONDS:
-            self._settled_at.popleft()
+        while self._finished_at and now - self._finished_at[0] > _RATE_WINDOW_SECONDS:
+            self._finished_at.popleft()
         span = min(_RATE_WINDOW_SECONDS, now - self._started)
-        return len(self._settled_at) / span if span else 0.0
+        return len(self._finished_at) / span if span else 0.0
 
     def _table(self) -> Group:
         return funnel_table(self.snapshot())
 
 
 def headline(snapshot: dict[str, Any]) -> str:
-    """One line: how far, how many kept, calls, money, time left."""
+    """One line: state, questions kept and rejected, calls, cost, time left."""
     calls = snapshot["calls"].values()
     per_minute = sum(call["calls_per_minute"] for call in calls)
     parts = [
-        f"{snapshot['state']}: {snapshot['settled']:,} of {snapshot['questions']:,} settled",
+        f"{snapshot['state']}: {snapshot['settled']:,} of {snapshot['questions']:,} finished",
         f"{snapshot['accepted']:,} kept",
         f"{snapshot['settled'] - snapshot['accepted']:,} rejected",
         f"{per_minute:,.0f} calls/min",
-        _dollars(snapshot),
+        *_dollars(snapshot),
     ]
     if retries := sum(call["retries"] for call in calls):
         parts.append(f"{retries:,} calls tried again")
@@ -177,7 +159,7 @@ def headline(snapshot: dict[str, Any]) -> str:
 
 
 def funnel_table(snapshot: dict[str, Any]) -> Group:
-    """The funnel by step and reason, under the headline."""
+    """The headline, then the funnel by step and reason."""
     table = Table()
     table.add_column("step")
     table.add_column("reason")
@@ -196,14 +178,17 @@ def funnel_table(snapshot: dict[str, Any]) -> Group:
     left = snapshot["questions"] - snapshot["settled"]
     if left:
         table.add_row("open", "", f"{left:,}", f"{left / whole:.1%}", style="dim")
-    return Group(Text(headline(snapshot)), table)
+    return Group(headline(snapshot), table)
 
 
-def _dollars(snapshot: dict[str, Any]) -> str:
+def _dollars(snapshot: dict[str, Any]) -> list[str]:
+    """What is known of the cost. Which prices are not known is said once, when a build begins."""
     costs = [call["cost_usd"] for call in snapshot["calls"].values()]
-    if any(cost is None for cost in costs):
-        return "price not known"
-    return f"${sum(costs):,.4f}"
+    known = [cost for cost in costs if cost is not None]
+    if not known:
+        return []
+    rest = " without calls of unknown price" if len(known) < len(costs) else ""
+    return [f"${sum(known):,.4f}{rest}"]
 
 
 def _duration(seconds: float) -> str:

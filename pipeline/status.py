@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from schemas.config import EXIT_OK, Config, UsageError, parse_command, run_command
+from cli.config import EXIT_OK, Config, UsageError, parse_command, run_command
 
 PROG = "pipeline.status"
 DESCRIPTION = "The funnel of a running, stopped or finished build, without touching its ledger."
@@ -18,13 +18,11 @@ class StatusConfig(Config):
     out: Path
     """Output folder of a build."""
     print_json: bool = False
-    """Print everything known as JSON instead of a table."""
+    """Print the whole progress.json instead of a table."""
 
 
 def read_status(out: Path) -> dict[str, Any]:
-    """`OUT/progress.json`, with the state `interrupted` where its process is gone without a
-    word.
-    """
+    """`OUT/progress.json`; the state is `interrupted` if its process died without writing one."""
     from pipeline.progress import PROGRESS_FILE
 
     path = out / PROGRESS_FILE
@@ -71,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.print_json:
         print(json.dumps(snapshot, indent=1))
         return EXIT_OK
-    from pipeline.progress import funnel_table, output_console
+    from cli.console import output_console
+    from pipeline.progress import funnel_table
 
     output_console().print(funnel_table(snapshot))
     return EXIT_OK

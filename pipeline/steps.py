@@ -1,22 +1,22 @@
-"""The three steps: generate, verify, filter. Each takes one sample and gives a sample or a
-Rejection.
+"""The three steps: generate, verify, filter. Each returns its result or a Rejection.
 
 VideoP2R (arXiv 2511.11113) section 3.1.1: a teacher sees frames and question and writes
 observation, reasoning and answer; a rule drops what deviates from the template or scores below 0.6
-by the task's metric; a judge that sees no pixels keeps a trace only if its observation alone
-supports the answer. Every attempt, check and verdict becomes a row of the ledger, kept or not.
+on the task's metric; a judge that sees no pixels keeps a trace only if its observation alone
+supports the answer. Every attempt, check and verdict is recorded in the ledger, kept or not.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from judges.answers import check_answer
+from judges.answer_leaks import find_answer_leak
 from judges.backends.base import ChatRequest, ImagePart, Part, Reply, TextPart
 from judges.backends.calls import CallResult
-from judges.leaks import find_answer_leak
+from judges.scoring.answer_score import check_answer
 from judges.sufficiency import Caller, judge_sufficiency
 from media.frames import EncodedFrames
-from schemas.ledger import Ledger
+from schemas.ledger.ledger import Ledger
+from schemas.ledger.rows import AnswerCheckRow, AttemptRow, SufficiencyRow
 from schemas.prompting import task_prompt
 from schemas.questions import VideoQuestion
 from schemas.samples import CoTSample, Reason, Rejection, Step
@@ -24,14 +24,14 @@ from schemas.traces import TEMPLATES, Trace, TraceError, parse_trace
 
 TEMPLATE = TEMPLATES["p2r"]
 
-# A judge that answers but says nothing usable has given no verdict; one that cannot be reached is a
+# A judge that replies without anything usable gave no verdict; one that cannot be reached is a
 # failed call.
 _UNSCORED_FAILURES = frozenset({Reason.EMPTY_REPLY, Reason.TRUNCATED, Reason.REFUSED})
 
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What the steps are told: limits, thresholds, and who is asked (as the user wrote it)."""
+    """Limits, thresholds, and the backends' specs as the user wrote them."""
 
     generator: str
     judge: str
@@ -42,15 +42,15 @@ class StepSettings:
     allow_leaks: bool = False
     generator_sampling: tuple[tuple[str, float], ...] = ()
     judge_sampling: tuple[tuple[str, float], ...] = ()
-    seed_draws: bool = False
+    seed_attempts: bool = False
 
 
 @dataclass(frozen=True)
 class Generated:
-    """What the teacher wrote for one draw, parsed or with the reason why it cannot be."""
+    """The teacher's output of one attempt, parsed, or with the error that parsing raised."""
 
     question: VideoQuestion
-    draw: int
+    attempt: int
     output: str
     parsed: Trace | TraceError
 
@@ -65,10 +65,11 @@ class Verified:
 
 
 def generation_request(
-    question: VideoQuestion, frames: Sequence[EncodedFrames], settings: StepSettings, draw: int
+    question: VideoQuestion, frames: Sequence[EncodedFrames], settings: StepSettings, attempt: int
 ) -> tuple[ChatRequest, str]:
-    """The teacher's request and its prompt id: each frame behind its number and time, then the
-    task.
+    """The teacher's request and its prompt id: each frame after its number and time, then the task.
+
+    `attempt` counts from 0 and makes repeated requests differ in the call cache.
     """
     parts: list[Part] = []
     for clip in frames:
@@ -87,13 +88,13 @@ def generation_request(
     prompt = task_prompt(question, TEMPLATE.name)
     parts.append(TextPart(prompt.text))
     sampling = settings.generator_sampling
-    if settings.seed_draws:
-        sampling = (*sampling, ("seed", float(draw)))
+    if settings.seed_attempts:
+        sampling = (*sampling, ("seed", float(attempt)))
     request = ChatRequest(
         parts=tuple(parts),
         max_tokens=settings.max_new_tokens,
         sampling=sampling,
-        draw=draw,
+        draw=attempt,
         step=Step.GENERATE.value,
         question_id=question.question_id,
     )
@@ -103,14 +104,14 @@ def generation_request(
 async def generate(
     question: VideoQuestion,
     frames: Sequence[EncodedFrames],
-    draw: int,
+    attempt: int,
     *,
     calls: Caller,
     ledger: Ledger,
     settings: StepSettings,
 ) -> Generated | Rejection:
     """Step one: ask the teacher once."""
-    request, prompt_id = generation_request(question, frames, settings, draw)
+    request, prompt_id = generation_request(question, frames, settings, attempt)
     result: CallResult = await calls.call(request)
     if not isinstance(result.outcome, Reply):
         return Rejection(Step.GENERATE, result.outcome.reason, result.outcome.detail)
@@ -119,40 +120,40 @@ async def generate(
     trace = parsed if isinstance(parsed, Trace) else None
     clip = frames[0]
     ledger.add_attempt(
-        {
-            "question_id": question.question_id,
-            "draw": draw,
-            "call_key": result.call_key,
-            "output": output,
-            "observation": trace.get("observation") if trace else None,
-            "think": trace.get("think") if trace else None,
-            "answer": trace.get("answer") if trace else None,
-            "generator": settings.generator,
-            "prompt_id": prompt_id,
-            "media_id": clip.media_id,
-            "frame_spec": clip.spec.frame_spec_id,
-            "frame_indices": list(clip.indices),
-            "frame_times": list(clip.times),
-        }
+        AttemptRow(
+            question_id=question.question_id,
+            draw=attempt,
+            call_key=result.call_key,
+            output=output,
+            observation=trace.get("observation") if trace else None,
+            think=trace.get("think") if trace else None,
+            answer=trace.get("answer") if trace else None,
+            generator=settings.generator,
+            prompt_id=prompt_id,
+            media_id=clip.media_id,
+            frame_spec=clip.spec.frame_spec_id,
+            frame_indices=clip.indices,
+            frame_times=clip.times,
+        )
     )
-    return Generated(question, draw, output, parsed)
+    return Generated(question, attempt, output, parsed)
 
 
 def verify(generated: Generated, *, ledger: Ledger, settings: StepSettings) -> Verified | Rejection:
-    """Step two: the format first, then the task's metric against the threshold."""
+    """Step two: check the format, then the task's metric against the threshold."""
     trace, question = generated.parsed, generated.question
     if isinstance(trace, TraceError):
         return Rejection(Step.VERIFY, Reason.MALFORMED_TRACE, str(trace))
     check = check_answer(question, trace.get("answer"), threshold=settings.threshold)
     ledger.add_answer_check(
-        {
-            "question_id": question.question_id,
-            "draw": generated.draw,
-            "metric": check.metric,
-            "score": check.score,
-            "passed": check.passed,
-            "extracted": check.extracted,
-        }
+        AnswerCheckRow(
+            question_id=question.question_id,
+            draw=generated.attempt,
+            metric=check.metric,
+            score=check.score,
+            passed=check.passed,
+            extracted=check.extracted,
+        )
     )
     if not check.passed:
         return Rejection(
@@ -166,15 +167,18 @@ def verify(generated: Generated, *, ledger: Ledger, settings: StepSettings) -> V
 async def filter_observation(
     verified: Verified, *, calls: Caller, ledger: Ledger, settings: StepSettings
 ) -> CoTSample | Rejection:
-    """Step three: is the observation alone enough? The judge sees question, gold answer and text
-    only.
+    """Step three: does the observation alone support the answer?
+
+    The judge sees the question, the gold answer and the observation, no frames.
     """
-    question, draw = verified.generated.question, verified.generated.draw
+    question, attempt = verified.generated.question, verified.generated.attempt
     observation = verified.trace.get("observation")
     leak = find_answer_leak(question, observation)
     if leak is not None and not settings.allow_leaks:
-        # No judge is paid for a trace that is out already; the flag is a verdict row all the same.
-        ledger.add_sufficiency(_verdict_row(verified, settings, leak=leak))
+        # The trace is rejected anyway: record the flag without paying for a judge call.
+        ledger.add_sufficiency(
+            SufficiencyRow.of_leak(question.question_id, attempt, leak, judge=settings.judge)
+        )
         return Rejection(Step.FILTER, Reason.ANSWER_LEAK, f"the observation says {leak!r}")
     outcome = await judge_sufficiency(
         calls,
@@ -185,18 +189,20 @@ async def filter_observation(
         sampling=settings.judge_sampling,
     )
     judge_reply = ""
-    for asked in outcome.replies:
-        judge_reply = asked.reply
+    for reply in outcome.replies:
+        judge_reply = reply.reply
         ledger.add_sufficiency(
-            _verdict_row(verified, settings, leak=leak)
-            | {
-                "judge_draw": asked.judge_draw,
-                "call_key": asked.call_key,
-                "verdict": asked.verdict.verdict,
-                "unscored_reason": asked.verdict.unscored_reason,
-                "prompt_id": outcome.prompt_id,
-                "reply": asked.reply,
-            }
+            SufficiencyRow.of_reply(
+                question.question_id,
+                attempt,
+                reply.verdict,
+                judge=settings.judge,
+                judge_draw=reply.judge_draw,
+                call_key=reply.call_key,
+                prompt_id=outcome.prompt_id,
+                reply=reply.reply,
+                leak_text=leak,
+            )
         )
     if outcome.failure is not None and outcome.failure.reason not in _UNSCORED_FAILURES:
         return Rejection(Step.FILTER, outcome.failure.reason, outcome.failure.detail)
@@ -209,7 +215,7 @@ async def filter_observation(
         return Rejection(Step.FILTER, Reason.INSUFFICIENT, "the judge says No")
     return CoTSample(
         question_id=question.question_id,
-        draw=draw,
+        draw=attempt,
         output=verified.generated.output,
         observation=observation,
         think=verified.trace.get("think"),
@@ -217,25 +223,6 @@ async def filter_observation(
         reward=verified.score,
         judge_reply=judge_reply,
     )
-
-
-def _verdict_row(
-    verified: Verified, settings: StepSettings, *, leak: str | None
-) -> dict[str, object]:
-    return {
-        "question_id": verified.generated.question.question_id,
-        "draw": verified.generated.draw,
-        "judge_draw": 0,
-        "call_key": None,
-        "verdict": None,
-        "unscored_reason": None,
-        "answer_leak": leak is not None,
-        "leak_text": leak,
-        "leak_allowed": leak is not None and settings.allow_leaks,
-        "judge": settings.judge,
-        "prompt_id": None,
-        "reply": None,
-    }
 
 
 def _parse(output: str) -> Trace | TraceError:

@@ -3,8 +3,8 @@
 Writes, under the output folder, which is also the media root:
     questions.json             records of the Video-R1 format
     videos/*.mp4, images/*.png
-    truth/<clip>.json          what happens in the clip, and which frames each question hinges on
-    world.json                 the world's configuration and the questions' blind level
+    truth/<clip>.json          what happens in the clip, and which frames each question depends on
+    world.json                 the world's configuration and the best-constant baseline
     config.json                this command's options
 The same options give the same bytes.
 """
@@ -14,47 +14,44 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import Field
-
-from sandbox.world import NOTICE, PRESETS, Clip, WorldConfig
-from schemas.config import (
+from cli.config import (
     EXIT_OK,
-    Config,
     UsageError,
     parse_command,
     print_config,
     run_command,
     save_config,
 )
-from schemas.ids import content_id
+from cli.option_groups import OutputOptions, SeedOptions
+from cli.output_folder import claim_folder
+from sandbox.option_groups import WorldPresetOptions, WorldSizeOptions
+from sandbox.world.clips import NOTICE, PRESETS, Clip, WorldConfig
+from schemas.serialization import content_id
 
 PROG = "sandbox.clips"
 Item = TypeVar("Item")
 
 
-class ClipsConfig(Config):
+class ClipsConfig(
+    OutputOptions[Path],
+    WorldSizeOptions,
+    WorldPresetOptions,
+    SeedOptions,
+    notes={
+        "output_dir": "It must be empty, new, or one that this command wrote.",
+        "num_questions": "Spread evenly over kinds; repetitions are numbered.",
+    },
+):
     """Options of `sandbox.clips`."""
 
-    output_dir: Path
-    """Folder to write; an empty or new one, or one that this command wrote before."""
-    clips: int = Field(60, ge=0)
-    """Video clips to render."""
-    stills: int = Field(20, ge=0)
-    """Still images to render."""
-    questions: int = Field(300, ge=1)
-    """Questions to ask, spread evenly over kinds; numbered repetitions when the clips run out."""
-    seed: int = 0
-    """Everything follows from it: the same seed gives the same files."""
-    preset: Literal["full", "tiny"] = "full"
-    """`full`: 8 s, 112 x 112 pixels, all kinds. `tiny`: 4 s, 56 x 56, for a model of 1 M."""
     kinds: tuple[str, ...] = ()
     """Kinds of questions to ask (colour, count, still_word, ...); by default all there are."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Render the media, write questions and truth, print the blind level."""
+    """Render the media, write questions and truth, print the best-constant baseline."""
     config = parse_command(
         ClipsConfig, argv, prog=PROG, description="Render the sandbox's clips and questions."
     )
@@ -65,20 +62,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(NOTICE, file=sys.stderr)
     print_config(config)
 
-    from sandbox.deck import draw_media
+    from sandbox.world.balanced_draw import draw_media
 
     media = draw_media(world, clips=config.clips, stills=config.stills, seed=config.seed)
-    blind, asked = _write_questions(out, media, world, kinds, config)
+    baseline, asked = _write_questions(out, media, world, kinds, config)
     for clip in _progress(media, "rendering", len(media)):
         _write_media(out, clip, world, asked.get(clip.name, []))
-    summary = _summary(config, world, media, blind)
+    summary = _summary(config, world, media, baseline)
     (out / "world.json").write_text(_json(summary), encoding="utf-8")
-    print(_report(out, config, blind))
+    print(_report(out, config, baseline))
     return EXIT_OK
 
 
 def _world(config: ClipsConfig) -> tuple[WorldConfig, list[str]]:
-    """The preset and the kinds that it is to ask."""
+    """The world of the preset, and the kinds of questions to ask."""
     world = PRESETS[config.preset]
     if config.clips + config.stills == 0:
         raise UsageError("--clips 0 and --stills 0 leave nothing to ask about: render at least one")
@@ -93,13 +90,8 @@ def _world(config: ClipsConfig) -> tuple[WorldConfig, list[str]]:
 
 
 def _make_room(out: Path) -> None:
-    """Create the folders; clear what an earlier run of this command left, and nothing else."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file: give a folder")
-    if out.exists() and any(out.iterdir()) and not _is_ours(out):
-        raise UsageError(
-            f"--out {out} holds other files than a sandbox: give an empty or a new folder"
-        )
+    """Create the folders; delete the files of an earlier run of this command and nothing else."""
+    claim_folder(out, PROG, option="--out")
     for folder, suffix in (("videos", "mp4"), ("images", "png"), ("truth", "json")):
         (out / folder).mkdir(parents=True, exist_ok=True)
         for stem in ("clip", "still"):
@@ -109,31 +101,22 @@ def _make_room(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _is_ours(out: Path) -> bool:
-    """Whether this command wrote its options there: it does so before anything else."""
-    try:
-        options = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(options, dict) and {"clips", "stills", "preset"} <= set(options)
-
-
 def _write_questions(
     out: Path, media: list[Clip], world: WorldConfig, kinds: list[str], config: ClipsConfig
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
-    """Stream the questions to their file. Returns the blind level and, per clip, what was asked."""
-    from sandbox.blind import BlindTally
-    from sandbox.deck import Deck
-    from sandbox.questions import Query, crucial_cells, question_row, video_question
+    """Stream the questions to their file. Returns the baseline and the questions of each clip."""
+    from sandbox.world.balanced_draw import Deck
+    from sandbox.world.blind_baseline import BaselineTally
+    from sandbox.world.questions import Query, crucial_cells, question_row, video_question
 
     deck = Deck(media, world, kinds, config.seed)
-    tally, asked = BlindTally(), dict[str, list[dict[str, Any]]]()
+    tally, asked = BaselineTally(), dict[str, list[dict[str, Any]]]()
     counts: dict[tuple[str, Query], int] = {}
     first: dict[tuple[str, Query], dict[str, Any]] = {}
     with (out / "questions.json").open("w", encoding="utf-8") as file:
         file.write("[")
         for i, drawn in enumerate(
-            _progress(deck.deal(config.questions), "asking", config.questions)
+            _progress(deck.deal(config.num_questions), "asking", config.num_questions)
         ):
             clip, facts, query, value = drawn
             row = question_row(query, value, clip, world, facts, i)
@@ -155,13 +138,13 @@ def _write_questions(
         file.write("\n]\n")
     for (name, query), count in counts.items():
         tally.add(query.kind, query.text, video_question(first[name, query]), count)
-    return tally.level().to_json(), asked
+    return tally.baseline().to_json(), asked
 
 
 def _write_media(out: Path, clip: Clip, world: WorldConfig, asked: list[dict[str, Any]]) -> None:
     """One clip's file and its truth."""
-    from sandbox.facts import facts_of, say
-    from sandbox.pixels import render, write_image, write_video
+    from sandbox.world.facts import facts_of, say
+    from sandbox.world.render import render, write_image, write_video
 
     frames = render(clip, world)
     if clip.kind == "video":
@@ -182,7 +165,7 @@ def _write_media(out: Path, clip: Clip, world: WorldConfig, asked: list[dict[str
 
 
 def _summary(
-    config: ClipsConfig, world: WorldConfig, media: list[Clip], blind: dict[str, Any]
+    config: ClipsConfig, world: WorldConfig, media: list[Clip], baseline: dict[str, Any]
 ) -> dict[str, Any]:
     made_of = [world.to_json(), [clip.to_json() for clip in media]]
     return {
@@ -191,37 +174,37 @@ def _summary(
         "seed": config.seed,
         "clips": config.clips,
         "stills": config.stills,
-        "questions": config.questions,
+        "questions": config.num_questions,
         "world": world.to_json(),
-        "blind": blind,
+        "blind": baseline,
     }
 
 
-def _report(out: Path, config: ClipsConfig, blind: dict[str, Any]) -> str:
-    """What was made, and what a guesser who sees nothing would score on it."""
+def _report(out: Path, config: ClipsConfig, baseline: dict[str, Any]) -> str:
+    """What was written, and the best-constant baseline of its questions."""
     lines = [
-        f"{out}: {config.clips} clips, {config.stills} stills, {config.questions} questions"
+        f"{out}: {config.clips} clips, {config.stills} stills, {config.num_questions} questions"
         f" ({NOTICE})",
-        "blind level (best guess without the video):",
+        "best-constant baseline (best guess without the video):",
     ]
-    for kind, guess in blind["by_kind"].items():
+    for kind, guess in baseline["by_kind"].items():
         lines.append(
             f"  {kind:14} {guess['score']:.3f}, {guess['pass_rate']:.3f} pass"
             f"  (guess {guess['guess']!r}; {guess['questions']} questions)"
         )
-    types = ", ".join(f"{name} {level:.3f}" for name, level in blind["by_type"].items())
-    lines += [f"  by type: {types}", f"  overall: {blind['overall']:.3f}"]
+    types = ", ".join(f"{name} {score:.3f}" for name, score in baseline["by_type"].items())
+    lines += [f"  by type: {types}", f"  overall: {baseline['overall']:.3f}"]
     return "\n".join(lines)
 
 
 def _json(value: dict[str, Any]) -> str:
-    """JSON with one top-level key a line."""
+    """JSON with one top-level key per line."""
     lines = (f"{json.dumps(key)}: {json.dumps(content)}" for key, content in value.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
-    """Pass `items` on; say on stderr how many of `total` are done and how fast."""
+    """Pass `items` on; print on stderr how many of `total` are done and how fast."""
     started = shown = time.monotonic()
     done = 0
     for done, item in enumerate(items, start=1):

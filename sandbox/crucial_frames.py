@@ -1,9 +1,9 @@
-"""`python -m sandbox.crucial_frames`: are the frames that APPO selects those that hold the answer?
+"""`python -m sandbox.crucial_frames`: do the frames that APPO selects show the answer?
 
-In the sandbox the temporal cells without which a question cannot be answered are known. A model
-draws a group of completions for each question, its attention selects frames as in training, and
-the selection is compared with the truth: recall (crucial cells that were selected), precision
-(selected cells that are crucial), each beside chance, which draws as many cells blindly.
+In the sandbox it is known which temporal cells a question depends on. A model samples a group of
+completions for each question, its attention selects frames as in training, and the selection is
+compared with the truth: recall (crucial cells that were selected) and precision (selected cells
+that are crucial), each beside chance, which selects as many cells at random.
 """
 
 import json
@@ -14,11 +14,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
 
-from sandbox.observations import World, percent
-from sandbox.questions import crucial_cells, parse_query
-from schemas.annotations import read_questions
-from schemas.config import EXIT_OK, Config, UsageError, parse_command, print_config, run_command
-from schemas.questions import VideoQuestion
+from cli.config import EXIT_OK, UsageError, parse_command, print_config, run_command
+from cli.option_groups import (
+    FrameCacheOptions,
+    MediaRootOptions,
+    ModelOptions,
+    NewTokensOptions,
+    SeedOptions,
+)
+from cli.output_folder import make_room_for
+from sandbox.lessons.observation_measures import percent
+from sandbox.option_groups import OUTPUT_FILE_ALIASES, OutputFileOptions, QuestionCountOptions
+from sandbox.world.questions import crucial_cells, parse_query
+from sandbox.world.rendered import RenderedWorld
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,31 +36,27 @@ _STRATEGIES = ("soft", "hard", "soft-or-all", "all")
 _FRAMES_PER_ROLLOUT = (1, 2, 3)
 
 
-class CrucialFramesConfig(Config):
+class CrucialFramesConfig(
+    ModelOptions[Path],
+    MediaRootOptions[Path],
+    OutputFileOptions[Path],
+    QuestionCountOptions,
+    NewTokensOptions,
+    FrameCacheOptions,
+    SeedOptions,
+    defaults={"num_questions": 200, "max_new_tokens": 96},
+    notes={"media_root": "Here: the folder of a rendered world, whose questions are asked."},
+):
     """Options of `sandbox.crucial_frames`."""
 
-    model: Path
-    """Model folder."""
-    media_root: Path
-    """Folder of a rendered world; its questions are asked."""
-    output_file: Path
-    """JSON file for the numbers."""
-    questions: int = Field(200, ge=1)
-    """How many of the world's questions to ask."""
     group_size: int = Field(8, ge=2)
     """Completions per question, at temperature 1."""
-    max_new_tokens: int = Field(96, ge=1)
-    """Longest completion, in tokens."""
     score_tokens: int = Field(15, ge=1)
-    """K1 of APPO: a completion's interest in a cell is the mean of so many highest attentions."""
-    frame_cache: Path | None = None
-    """Folder for decoded frames; default ~/.cache/p2r/frames."""
-    seed: int = Field(0, ge=0)
-    """Seed of the draws."""
+    """K1 of APPO: a completion's score for a cell is the mean of its K1 highest attentions."""
 
 
-class Looked(NamedTuple):
-    """A group's attention to each cell [G, N, F], which completions are right, crucial cells."""
+class AttendedGroup(NamedTuple):
+    """A group's attention to each cell [G, N, F], its accuracies [G], the crucial cells."""
 
     attention: "Tensor"
     accuracy: "Tensor"
@@ -60,14 +64,15 @@ class Looked(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw, look, compare, print and save."""
+    """Sample, compare the selections with the truth, print and save."""
     config = parse_command(
         CrucialFramesConfig,
         argv,
         prog=PROG,
-        description="Compare the frames that APPO selects with those that hold the answer.",
-        aliases={"output_file": ("--out",)},
+        description="Compare the frames that APPO selects with those that show the answer.",
+        aliases=OUTPUT_FILE_ALIASES,
     )
+    make_room_for(config.output_file)
     print_config(config)
     groups = list(_groups(config))
     strategies = [
@@ -89,16 +94,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"  precision {percent(one['precision'])}"
             f" (chance {percent(one['precision_by_chance'])})  in {one['groups']} groups"
         )
-    config.output_file.parent.mkdir(parents=True, exist_ok=True)
     config.output_file.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     return EXIT_OK
 
 
 def compared(
-    groups: Sequence[Looked], strategy: Any, frames_per_rollout: int, score_tokens: int
+    groups: Sequence[AttendedGroup], strategy: Any, frames_per_rollout: int, score_tokens: int
 ) -> dict[str, Any]:
-    """Recall and precision of a strategy, averaged over the groups for which it selects a cell."""
-    from train.appo import AppoConfig, select_frames
+    """Recall and precision of a strategy, averaged over the groups in which it selects a cell."""
+    from train.algorithms.appo import AppoConfig, select_frames
 
     config = AppoConfig(
         strategy=strategy, frames_per_rollout=frames_per_rollout, score_tokens=score_tokens
@@ -129,32 +133,40 @@ def compared(
     }
 
 
-def _groups(config: CrucialFramesConfig) -> Iterator[Looked]:
-    """Sample and score one question after the other."""
+def _groups(config: CrucialFramesConfig) -> Iterator[AttendedGroup]:
+    """Sample and score the questions one by one."""
     import torch
 
-    from judges.answers import extract_strict, score_answer
+    from judges.scoring.answer_score import score_answer
+    from judges.scoring.text import extract_strict
     from media.cache import default_cache_dir
     from media.sampling import FrameSpec
     from schemas.traces import TEMPLATES
-    from train.frame_attention import DEFAULT_LAYERS
-    from train.frame_loader import FrameLoader
-    from train.grouped_forward import PromptGroup, score_groups
-    from train.models import load_policy, load_processor
-    from train.rollouts import Sampling, sample_completions
-    from train.segments import TokenBytes
-    from train.video_inputs import VideoInputs
+    from train.data.frame_loader import FrameLoader
+    from train.data.model_inputs import VideoInputs
+    from train.modeling.frame_attention import DEFAULT_LAYERS
+    from train.modeling.loading import load_policy, load_processor
+    from train.modeling.packed_forward import PromptGroup, group_logprobs
+    from train.rollouts.sampler import Sampling, sample_completions
+    from train.rollouts.segments import TokenBytes
 
-    world = World(config.media_root)
+    world = RenderedWorld(config.media_root)
+    questions = world.clip_questions(config.num_questions)
     processor = load_processor(config.model)
     model = load_policy(config.model, dtype="float32", device="cpu")
+    num_layers = model.config.get_text_config().num_hidden_layers
+    if num_layers < DEFAULT_LAYERS:
+        raise UsageError(
+            f"--model {config.model} has {num_layers} layers, and frame attention is that of the"
+            f" last {DEFAULT_LAYERS}; give a model with as many"
+        )
     token_bytes = TokenBytes(processor.tokenizer)
     sampling = Sampling(max_new_tokens=config.max_new_tokens)
     ends = [processor.tokenizer.eos_token_id]
     cache = config.frame_cache or default_cache_dir()
     with FrameLoader(config.media_root, spec=FrameSpec(), cache_dir=cache) as loader:
         inputs = VideoInputs(processor, loader, TEMPLATES["p2r"])
-        for number, question in enumerate(_questions(config)):
+        for number, question in enumerate(questions):
             prompt = inputs.prompt(question)
             (drawn,) = sample_completions(
                 model,
@@ -165,26 +177,18 @@ def _groups(config: CrucialFramesConfig) -> Iterator[Looked]:
                 seeds=[config.seed * 1_000_003 + number],
             )
             with torch.no_grad():
-                (scores,) = score_groups(
+                (scores,) = group_logprobs(
                     model, [PromptGroup(prompt, drawn)], frame_layers=DEFAULT_LAYERS
                 )
             assert scores.frame_attention is not None
             answers = [extract_strict(token_bytes.text(ids.tolist())) for ids in drawn]
-            right = [score_answer(question, answer) if answer else 0.0 for answer in answers]
+            accuracy = [score_answer(question, text) if text else 0.0 for text in answers]
             query, path = parse_query(question.problem), question.media[0].path
             assert query is not None
             cells = crucial_cells(query, world.clip(path), world.facts(path))
-            yield Looked(scores.frame_attention, torch.tensor(right), frozenset(cells))
+            yield AttendedGroup(scores.frame_attention, torch.tensor(accuracy), frozenset(cells))
             if (number + 1) % 50 == 0:
-                print(f"{number + 1} of {config.questions} questions", file=sys.stderr, flush=True)
-
-
-def _questions(config: CrucialFramesConfig) -> list[VideoQuestion]:
-    rows = read_questions(config.media_root / "questions.json", format="video-r1")
-    found = [row for row in rows if isinstance(row, VideoQuestion) and row.data_type == "video"]
-    if not found:
-        raise UsageError(f"{config.media_root} has no questions about clips")
-    return found[: config.questions]
+                print(f"{number + 1} of {len(questions)} questions", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

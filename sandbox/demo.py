@@ -2,25 +2,28 @@
 
 Renders a small scripted world, builds a chain-of-thought dataset from it with the oracle as teacher
 and judge (no network, no key, no model), shows the funnel, loads the dataset, and audits the judge
-against the sandbox's truth. Teacher and judge err on purpose, so that every step of the funnel has
+against the known truth. Teacher and judge err on purpose, so that every step of the funnel has
 something to reject and the audit something to find.
 
-Then a video model of 1 M parameters learns from random weights, on a dataset built of a simpler
-world: fine-tuning, evaluation before and after, and RL from there, with a page of its rollouts. It
-is the short form of `sandbox.learning`. Run again, the demo resumes.
+Then a video model of 1 M parameters is trained from random weights on a dataset of a simpler world:
+fine-tuning, evaluation before and after, then RL, with a page of its rollouts. It is the short form
+of `sandbox.learning`. The same command again resumes.
 """
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from cli.config import EXIT_OK, parse_command, run_command
+from cli.option_groups import GeneratorOptions, JudgeOptions, OutputOptions, SeedOptions
+from cli.output_folder import claim_folder
 from sandbox.learning import rl_folder, run_rl, run_sft
-from sandbox.learning_folders import Folders, LearningConfig
-from sandbox.stages import StageFailedError, Stages, run
-from sandbox.world import NOTICE
-from schemas.config import EXIT_OK, Config, parse_command, run_command
+from sandbox.lessons.folders import Folders, LearningConfig, TrainingSizeOptions
+from sandbox.lessons.stages import StageFailedError, Stages, run
+from sandbox.option_groups import WorldSizeOptions
+from sandbox.world.clips import NOTICE
 
 PROG = "sandbox.demo"
 _SHOWN_ROWS = 2
@@ -29,40 +32,48 @@ _HELD_OUT_QUESTIONS = 240
 _ALGO = "pa-grpo+appo"
 
 
-class DemoConfig(Config):
+class DemoConfig(
+    OutputOptions[Path],
+    WorldSizeOptions,
+    SeedOptions,
+    GeneratorOptions[str],
+    JudgeOptions[str],
+    TrainingSizeOptions,
+    defaults={
+        "output_dir": Path("out/demo"),
+        "generator": "oracle:7,wrong=0.15,insufficient=0.1,malformed=0.05,leak=0.05",
+        "judge": "oracle:7,false_yes=0.2,false_no=0.05",
+        "train_questions": 1200,
+        "rl_steps": 30,
+    },
+    notes={
+        "output_dir": "The world goes to `world/`, the build to `cot/`, the audit of its judge to "
+        "`audit/`, the trained model to `learning/`.",
+        "generator": "Its faults are planted.",
+        "judge": "Its errors are planted; the audit has to find them.",
+    },
+):
     """Options of `sandbox.demo`."""
 
-    output_dir: Path = Path("out/demo")
-    """Folder to write: the world under `world/`, the build under `cot/`, the audit of its judge
-    under `audit/`, the model that learns under `learning/`."""
-    clips: int = Field(60, ge=1)
-    """Video clips to render."""
-    stills: int = Field(20, ge=0)
-    """Still images to render."""
-    questions: int = Field(300, ge=1)
-    """Questions to ask."""
-    seed: int = 0
-    """Seed of the world."""
-    generator: str = "oracle:7,wrong=0.15,insufficient=0.1,malformed=0.05,leak=0.05"
-    """Teacher, as for pipeline.build_cot; its faults are planted."""
-    judge: str = "oracle:7,false_yes=0.2,false_no=0.05"
-    """Judge, as for pipeline.build_cot; its errors are planted, the audit has to find them."""
     audit_size: int = Field(150, ge=1)
     """Verdicts of the judge to audit."""
     learning: bool = True
-    """Go on with the model that learns; without, the demo ends with the audit, after a minute."""
-    train_questions: int = Field(1200, ge=100)
-    """Questions that the model learns from, about clips of the simpler world; sandbox.learning
-    takes 4,000."""
-    rl_steps: int = Field(30, ge=1)
-    """Steps of RL."""
+    """Also train the model; without, the demo ends with the audit, after a minute."""
+
+    @field_validator("clips")
+    @classmethod
+    def _has_a_clip(cls, clips: int) -> int:
+        if clips < 1:
+            raise ValueError("a demo without clips has nothing to show; give at least 1")
+        return clips
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Data, audit, learning; each stage announced and timed."""
+    """Data, audit, learning; each stage is titled and timed."""
     config = parse_command(
         DemoConfig, argv, prog=PROG, description="Clips to dataset to a model that learned."
     )
+    claim_folder(config.output_dir, PROG)
     started = time.monotonic()
     print(f"Demo ({NOTICE}; teacher and judge are scripted)")
     stages = Stages(_STAGES_OF_DATA + (_STAGES_OF_LEARNING if config.learning else 0))
@@ -79,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _data(config: DemoConfig, stages: Stages) -> dict[str, Path]:
-    """From clips to an audited dataset; what was made."""
+    """From clips to an audited dataset. Returns the paths to print."""
     world, build = config.output_dir / "world", config.output_dir / "cot"
     audit = config.output_dir / "audit"
     with stages.stage(f"render {config.clips} clips, {config.stills} stills, their questions"):
@@ -103,13 +114,13 @@ def _data(config: DemoConfig, stages: Stages) -> dict[str, Path]:
 
 
 def _learning(config: DemoConfig, stages: Stages) -> dict[str, Path]:
-    """From random weights to a model after RL; what was made."""
+    """From random weights to a model after RL. Returns the paths to print."""
     folders = Folders(
         LearningConfig(
             output_dir=config.output_dir / "learning",
             seed=config.seed,
             train_questions=config.train_questions,
-            held_out_questions=min(_HELD_OUT_QUESTIONS, config.train_questions),
+            evaluation_questions=min(_HELD_OUT_QUESTIONS, config.train_questions),
             faulty_questions=config.train_questions,
             algos=(_ALGO,),
             seeds=(config.seed,),
@@ -120,7 +131,7 @@ def _learning(config: DemoConfig, stages: Stages) -> dict[str, Path]:
     with stages.stage("a video model learns from random weights: vision warm-up, fine-tuning"):
         print(run_sft(folders).text)
     with stages.stage(f"{config.rl_steps} steps of {_ALGO} from there; evaluation, the page"):
-        print(run_rl(folders, has_planted_faults=False).text)
+        print(run_rl(folders, has_label_noise=False).text)
     out = rl_folder(folders, _ALGO, config.seed)
     return {"model": out / "model", "rollouts": out / "pages", "metrics": out / "metrics.jsonl"}
 
@@ -128,7 +139,7 @@ def _learning(config: DemoConfig, stages: Stages) -> dict[str, Path]:
 def _sizes(config: DemoConfig) -> list[str]:
     return [
         *("--clips", str(config.clips), "--stills", str(config.stills)),
-        *("--questions", str(config.questions), "--seed", str(config.seed)),
+        *("--num-questions", str(config.num_questions), "--seed", str(config.seed)),
     ]
 
 
@@ -141,7 +152,7 @@ def _build_options(config: DemoConfig, world: Path, build: Path) -> list[str]:
 
 
 def _audit(config: DemoConfig, world: Path, build: Path, audit: Path) -> None:
-    """Draw, label from the sandbox's truth, ask the judge again, report."""
+    """Draw a sample, label it from the known truth, run the judge again, report."""
     labels = config.output_dir / "truth_labels.jsonl"
     size = ("--size", str(config.audit_size), "--max-per-video", "20")
     run("judges.audit", "sample", audit, "--build", build, *size)

@@ -1,16 +1,16 @@
-"""`python -m sandbox.learning`: a small video model learns from nothing, and the tables to show it.
+"""`python -m sandbox.learning`: a small video model learns from random weights, with result tables.
 
     python -m sandbox.learning --out out/learning                  # everything, an hour on 2 cores
     python -m sandbox.learning --out out/learning --parts sft      # 10 minutes
     python -m sandbox.learning --out out/learning --parts rl --algos grpo --seeds 0
 
-Parts, each of which makes what it needs of the earlier ones:
+Parts, each of which first makes what it needs of the earlier ones:
     sft     a random model of 1 M parameters, vision warm-up, fine-tuning on a built dataset
-    rl      a start with planted faults (a teacher with habits), then RL: algorithms x seeds
-    frames  how often the frames that APPO selects are those that hold the answer, by strategy
+    rl      a start fine-tuned on systematic label noise, then RL: algorithms x seeds
+    frames  how often the frames that APPO selects are those that show the answer, by strategy
     grounding   fine-tuning and RL with a reward for the time span that shows the answer
-Every command that came to its end is remembered: the same command again goes on. The tables go to
-the screen and to `tables.md`, the numbers to `report.json`, in the output folder.
+Finished commands are recorded, so the same command again resumes. Tables are printed and saved in
+`tables.md`, numbers in `report.json`, in the output folder.
 """
 
 import json
@@ -19,32 +19,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sandbox import recipe
-from sandbox.learning_folders import PARTS, Folders, LearningConfig
-from sandbox.stages import StageFailedError, Stages
-from sandbox.world import NOTICE
-from schemas.config import EXIT_OK, parse_command, print_config, run_command
+from cli.config import EXIT_OK, parse_command, print_config, run_command
+from sandbox.lessons import recipe
+from sandbox.lessons.folders import PARTS, Folders, LearningConfig
+from sandbox.lessons.stages import StageFailedError, Stages
+from sandbox.world.clips import NOTICE
 
 if TYPE_CHECKING:
-    from sandbox.learning_tables import Table
+    from sandbox.lessons.tables import ResultTable
 
 PROG = "sandbox.learning"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the parts in order, print and save their tables."""
+    """Run the parts in order; print and save their tables."""
     config = parse_command(
         LearningConfig,
         argv,
         prog=PROG,
-        description="Teach a small video model from nothing in the sandbox, and measure it.",
+        description="Train a small video model from random weights in the sandbox, and measure it.",
     )
     print(NOTICE, file=sys.stderr)
     print_config(config)
     folders = Folders(config)
     folders.claim()
     stages = Stages(len(config.parts))
-    tables: list[Table] = []
+    tables: list[ResultTable] = []
     try:
         for part in PARTS:
             if part in config.parts:
@@ -58,49 +58,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_OK
 
 
-def learned(folders: Folders) -> Path:
-    """A model that was taught by a teacher without faults."""
+def clean_model(folders: Folders) -> Path:
+    """A model fine-tuned on traces of a faultless teacher."""
     config = folders.config
     folders.render(folders.train, folders.held_out)
     random_model, warm = folders.out / "random", folders.out / "warm"
     seed = ["--seed", str(config.seed)]
-    kind = ["--kind", config.kind, "--preset", "learner", "--out", str(random_model), *seed]
-    folders.once("random", "sandbox.tiny_model", kind)
+    family = ["--family", config.family, "--model-preset", "learner"]
+    options = [*family, "--out", str(random_model), *seed]
+    folders.once("random", "sandbox.tiny_model", options)
     warm_up = ["--model", str(random_model), "--out", str(warm), *seed]
     folders.once("warm", "sandbox.warm_up", warm_up)
     build = folders.out / "cot"
     options = recipe.build(
-        folders.train, build, folders.cache, is_faulty=False, limit=config.train_questions
+        folders.train, build, folders.cache, has_label_noise=False, limit=config.train_questions
     )
     folders.once("build", "pipeline.build_cot", options)
     model = folders.out / "sft"
     options = recipe.fine_tune(
-        warm, build, folders.train, model, folders.cache, recipe.CLEAN_LESSONS, seed=config.seed
+        warm, build, folders.train, model, folders.cache, recipe.CLEAN_SCHEDULE, seed=config.seed
     )
     folders.once("sft", "train.sft", options)
     return model
 
 
-def with_planted_faults(folders: Folders) -> Path:
-    """That model, taught further by a teacher with habits: where RL starts."""
-    before, config = learned(folders), folders.config
+def noisy_model(folders: Folders) -> Path:
+    """The clean model, fine-tuned further on systematic label noise: the start of RL."""
+    before, config = clean_model(folders), folders.config
     build, model = folders.out / "cot_faulty", folders.out / "start"
     options = recipe.build(
-        folders.train, build, folders.cache, is_faulty=True, limit=config.faulty_questions
+        folders.train, build, folders.cache, has_label_noise=True, limit=config.faulty_questions
     )
     folders.once("build faulty", "pipeline.build_cot", options)
     options = recipe.fine_tune(
-        before, build, folders.train, model, folders.cache, recipe.FAULTY_LESSONS, seed=config.seed
+        before, build, folders.train, model, folders.cache, recipe.NOISY_SCHEDULE, seed=config.seed
     )
     folders.once("start", "train.sft", options)
     return model
 
 
-def run_sft(folders: Folders) -> "Table":
-    """Teach a model from random weights and evaluate it, before, after and blindfolded."""
-    from sandbox.learning_tables import sft_table
+def run_sft(folders: Folders) -> "ResultTable":
+    """Train a model from random weights; evaluate it before, after, and on shuffled videos."""
+    from sandbox.lessons.tables import sft_table
 
-    model = learned(folders)
+    model = clean_model(folders)
     rows = {
         "random weights": folders.evaluate("random", folders.out / "random"),
         "fine-tuned": folders.evaluate("sft", model),
@@ -110,23 +111,23 @@ def run_sft(folders: Folders) -> "Table":
 
 
 def rl_folder(folders: Folders, algo: str, seed: int) -> Path:
-    """Where an RL run lies: its model, metrics and pages."""
+    """Folder of an RL run: its model, metrics and pages."""
     return folders.out / "rl" / f"{algo}_seed_{seed}"
 
 
-def run_rl(folders: Folders, *, has_planted_faults: bool = True) -> "Table":
-    """Train by each algorithm with each seed, from one start, and evaluate.
+def run_rl(folders: Folders, *, has_label_noise: bool = True) -> "ResultTable":
+    """Train with each algorithm and seed from the same start, and evaluate.
 
-    The start is the fine-tuned model, or that model after a teacher with habits.
+    The start is the clean model, or that model fine-tuned on systematic label noise.
     """
-    from sandbox.learning_tables import rl_table
+    from sandbox.lessons.tables import rl_table
 
-    model, config = learned(folders), folders.config
-    start = with_planted_faults(folders) if has_planted_faults else model
+    model, config = clean_model(folders), folders.config
+    start = noisy_model(folders) if has_label_noise else model
     folders.render(folders.rl)
-    taught = folders.evaluate("sft", model)
-    clean = taught if has_planted_faults else None
-    before = folders.evaluate("start", start) if has_planted_faults else taught
+    fine_tuned = folders.evaluate("sft", model)
+    clean = fine_tuned if has_label_noise else None
+    before = folders.evaluate("start", start) if has_label_noise else fine_tuned
     runs = {}
     for seed in config.seeds:
         for algo in config.algos:
@@ -140,10 +141,10 @@ def run_rl(folders: Folders, *, has_planted_faults: bool = True) -> "Table":
     return rl_table(folders, before=before, clean=clean, runs=runs)
 
 
-def _frames(folders: Folders) -> "Table":
-    from sandbox.learning_tables import frames_table
+def _frames(folders: Folders) -> "ResultTable":
+    from sandbox.lessons.tables import frames_table
 
-    start = with_planted_faults(folders)
+    start = noisy_model(folders)
     folders.render(folders.rl)
     out = folders.out / "crucial_frames.json"
     options = recipe.crucial_frames(start, folders.rl, out, folders.cache)
@@ -151,17 +152,17 @@ def _frames(folders: Folders) -> "Table":
     return frames_table(json.loads(out.read_text("utf-8")))
 
 
-def _grounding(folders: Folders) -> "Table":
-    from sandbox.learning_tables import grounding_table
+def _grounding(folders: Folders) -> "ResultTable":
+    from sandbox.lessons.tables import grounding_table
 
-    before, config = learned(folders), folders.config
+    before, config = clean_model(folders), folders.config
     folders.render(folders.rl)
     dataset, model = folders.out / "grounding_traces", folders.out / "grounding_start"
     options = recipe.grounding_dataset(folders.train, dataset, limit=config.faulty_questions)
     folders.once("grounding traces", "sandbox.scripted_dataset", options)
-    lessons = recipe.GROUNDING_LESSONS
+    schedule = recipe.GROUNDING_SCHEDULE
     options = recipe.fine_tune(
-        before, dataset, folders.train, model, folders.cache, lessons, seed=config.seed
+        before, dataset, folders.train, model, folders.cache, schedule, seed=config.seed
     )
     folders.once("grounding start", "train.sft", options)
     start = folders.evaluate("grounding start", model, template="grounding")
@@ -185,8 +186,8 @@ def _grounding(folders: Folders) -> "Table":
     return grounding_table(start, runs)
 
 
-def _save(folders: Folders, part: str, table: "Table") -> None:
-    """Put one part's table beside those of earlier runs."""
+def _save(folders: Folders, part: str, table: "ResultTable") -> None:
+    """Save a part's table beside those of the other parts."""
     file = folders.out / "report.json"
     try:
         report: dict[str, Any] = json.loads(file.read_text("utf-8"))
@@ -201,8 +202,8 @@ def _save(folders: Folders, part: str, table: "Table") -> None:
 _TITLES = {
     "sft": "from random weights to a model that looks and answers",
     "rl": "RL from a start with planted faults",
-    "frames": "the frames that APPO selects, and those that hold the answer",
-    "grounding": "when in the clip the answer is seen",
+    "frames": "the frames that APPO selects, and those that show the answer",
+    "grounding": "the time span that shows the answer",
 }
 _RUNNERS = {"sft": run_sft, "rl": run_rl, "frames": _frames, "grounding": _grounding}
 

@@ -1,11 +1,11 @@
 """`python -m sandbox.llama_judge --out DIR`: a tiny Llama that judges sandbox observations.
 
-Trained from random weights on the oracle's verdicts about the project's own sufficiency prompt, in
-minutes, on one CPU core. The folder is an ordinary transformers model: use it as `local:DIR`, or
-behind `transformers serve DIR`. It is judged on clips, questions and observations that it has not
-seen, through `local:`, and the table goes to the screen and to `DIR/README.md`.
+It is trained from random weights on the oracle's verdicts about the project's own sufficiency
+prompt, in minutes, on one CPU core. The folder is an ordinary transformers model: use it as
+`local:DIR`, or behind `transformers serve DIR`. It is evaluated through `local:` on held-out clips,
+questions and observations; the table is printed and saved in `DIR/README.md`.
 
-It knows the sandbox's world and language, and nothing else: a stand-in for a real judge in tests.
+It knows the sandbox's world and language only: a stand-in for a real judge in tests.
 """
 
 import asyncio
@@ -16,18 +16,26 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from cli.config import EXIT_OK, UsageError, parse_command, print_config, run_command
+from cli.option_groups import BatchSizeOptions, OutputOptions, SeedOptions
+from cli.output_folder import full_disk_is_told, make_folder
 from judges.backends.registry import BackendOptions, open_backend
 from judges.sufficiency import verdict_of
-from sandbox.facts import read_facts
-from sandbox.judge_examples import ASIDES, INSUFFICIENT, SUFFICIENT, Example, Examples
-from sandbox.judge_training import Lessons, Step, judge_tokenizer, train_judge
-from sandbox.world import NOTICE, PRESETS
-from schemas.config import EXIT_OK, Config, UsageError, parse_command, print_config, run_command
-from schemas.verdicts import Sufficiency
+from sandbox.models.judge_examples import ASIDES, INSUFFICIENT, SUFFICIENT, Example, Examples
+from sandbox.models.judge_training import (
+    StepLosses,
+    TrainingSchedule,
+    judge_tokenizer,
+    train_judge,
+)
+from sandbox.option_groups import ClipCountOptions, TrainingStepsOptions, WorldPresetOptions
+from sandbox.world.clips import NOTICE, PRESETS
+from sandbox.world.facts import read_facts
+from schemas.samples import Sufficiency
 
 PROG = "sandbox.llama_judge"
 _TITLE = "# A tiny Llama that judges sandbox observations"
@@ -35,9 +43,9 @@ _VOCABULARY_EXAMPLES = 600
 _REPORT_STEPS = 100
 _BATCH_SIZE = 16
 _ALONE = 20
-_SEED_OF_HELD_OUT = 1_000_003  # far from any seed of lessons, so that no clip is drawn for both
-# The easy ones are soon learned: most lessons are about those that have to be read.
-_LESSONS_ON = (
+_HELD_OUT_SEED = 1_000_003  # far from any training seed, so that no clip is drawn for both
+# The easy ones are learned quickly: most training examples are of the kinds that must be read.
+_TRAINED_MANNERS = (
     *("crucial wrong",) * 4,
     *("crucial missing",) * 3,
     *("other clip",) * 2,
@@ -45,68 +53,84 @@ _LESSONS_ON = (
 )
 
 
-class JudgeConfig(Config):
+class JudgeConfig(
+    OutputOptions[Path],
+    WorldPresetOptions,
+    SeedOptions,
+    TrainingStepsOptions,
+    BatchSizeOptions[int],
+    ClipCountOptions,
+    defaults={"preset": "tiny", "steps": 1200, "batch_size": 32, "clips": 1500},
+    notes={
+        "output_dir": "A judge that this command made before is replaced.",
+        "batch_size": "An even number of verdicts, half of them Yes.",
+        "clips": "At least 20, for training examples.",
+    },
+):
     """Options of `sandbox.llama_judge`."""
 
-    output_dir: Path
-    """Folder to save the model in; a judge that this command made before is replaced."""
-    preset: Literal["tiny", "full"] = "tiny"
-    """The world to judge, as for sandbox.clips."""
-    seed: int = Field(0, ge=0)
-    """Seed of the weights, the lessons and the held-out verdicts."""
-    steps: int = Field(1200, ge=1)
-    """Training steps; the same number and seed give the same weights on the same machine."""
-    batch_size: int = Field(32, ge=2, multiple_of=2)
-    """Verdicts per step, half of them Yes."""
     minutes: float = Field(15, gt=0)
-    """Training ends after so many minutes, finished or not; how far it came is said."""
-    clips: int = Field(1500, ge=20)
-    """Clips to draw lessons from."""
+    """Time limit of the training; if it ends early, the number of steps is printed."""
     held_out: int = Field(600, ge=20, multiple_of=2)
-    """Verdicts on other clips to judge in the end, half of them Yes."""
+    """Verdicts on other clips to evaluate on, half of them Yes."""
+
+    @field_validator("clips")
+    @classmethod
+    def _has_enough_clips(cls, clips: int) -> int:
+        if clips < 20:
+            raise ValueError("training examples need at least 20 clips")
+        return clips
+
+    @field_validator("batch_size")
+    @classmethod
+    def _is_even(cls, batch_size: int) -> int:
+        if batch_size % 2:
+            raise ValueError("half of a batch are Yes: give an even number")
+        return batch_size
 
 
 class Judged(NamedTuple):
-    """A held-out example and the judge's verdict on it."""
+    """A held-out example and the judge's verdict."""
 
     example: Example
     verdict: Sufficiency
 
     @property
     def agrees(self) -> bool:
-        """Whether judge and oracle say the same; an unscored reply agrees with nobody."""
+        """Whether judge and oracle agree; an unscored reply never agrees."""
         return self.verdict.verdict == ("yes" if self.example.is_sufficient else "no")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw held-out verdicts and lessons, train, save, judge, print the table."""
+    """Draw held-out and training examples, train, save, evaluate, print the table."""
     config = parse_command(
         JudgeConfig,
         argv,
         prog=PROG,
         description="Train a tiny Llama on the oracle's verdicts, and save it as a judge.",
     )
+    import torch  # before the folder is made: it may not be installed
+
     out = config.output_dir
     _make_room(out)
     print(NOTICE, file=sys.stderr)
     print_config(config)
 
-    import torch
-
     torch.set_num_threads(1)
     world, seed = PRESETS[config.preset], config.seed
-    held_out = Examples(world, clips=config.held_out, seed=_SEED_OF_HELD_OUT + seed)
+    held_out = Examples(world, clips=config.held_out, seed=_HELD_OUT_SEED + seed)
     examples = held_out.draw(config.held_out)
     prompts = frozenset(example.request.text for example in examples)
-    lessons = Examples(
-        world, clips=config.clips, seed=seed, insufficient=_LESSONS_ON, without=prompts
+    training_examples = Examples(
+        world, clips=config.clips, seed=seed, insufficient=_TRAINED_MANNERS, without=prompts
     )
-    tokenizer = judge_tokenizer(lessons.draw(_VOCABULARY_EXAMPLES))
-    plan = Lessons(config.steps, config.batch_size, limit_seconds=60 * config.minutes)
+    tokenizer = judge_tokenizer(training_examples.draw(_VOCABULARY_EXAMPLES))
+    schedule = TrainingSchedule(config.steps, config.batch_size, limit_seconds=60 * config.minutes)
     log = _StepLog(config.steps)
-    model = train_judge(tokenizer, lessons, world, plan, seed=seed, report=log)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    model = train_judge(tokenizer, training_examples, world, schedule, seed=seed, report=log)
+    with full_disk_is_told(out):
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
 
     judged, speed = asyncio.run(judge_all(out, examples))
     report = "\n".join([log.summary(), *table(judged), speed])
@@ -117,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make_room(out: Path) -> None:
-    """Create the folder, without an earlier judge of this command; refuse any other content."""
+    """Create the folder; delete an earlier judge of this command, refuse other content."""
     card = out / "README.md"
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: give a folder")
@@ -127,20 +151,20 @@ def _make_room(out: Path) -> None:
             f"--out {out} holds other files than a judge of this command: give an empty or a new"
             " folder"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     card.write_text(f"{_TITLE}\n\nNot trained yet.\n", encoding="utf-8")
     (out / "model.safetensors").unlink(missing_ok=True)
 
 
 class _StepLog:
-    """Says on stderr how the training goes."""
+    """Prints the losses on stderr."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
-        self._recent: list[Step] = []
-        self._last: Step | None = None
+        self._recent: list[StepLosses] = []
+        self._last: StepLosses | None = None
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: StepLosses) -> None:
         self._last = step
         self._recent.append(step)
         if step.number % _REPORT_STEPS == 0 or step.number == self._steps:
@@ -156,8 +180,8 @@ class _StepLog:
             self._recent.clear()
 
     def summary(self) -> str:
-        """How long it took, and whether time ran out."""
-        assert self._last is not None  # the first step is always taken
+        """Steps and seconds, and whether the time limit ended the training."""
+        assert self._last is not None  # there is at least one step
         done, seconds = self._last.number, self._last.seconds
         if done < self._steps:
             return f"trained {done} of {self._steps} steps: the {seconds:.0f} s allowed ran out"
@@ -165,7 +189,7 @@ class _StepLog:
 
 
 async def judge_all(folder: Path, examples: Sequence[Example]) -> tuple[list[Judged], str]:
-    """The verdicts of the judge in `folder`, asked as `local:` as any user would, and its speed."""
+    """The verdicts of the judge in `folder`, called as `local:`, and its speed."""
     options = BackendOptions(device="cpu", local_batch_size=_BATCH_SIZE)
     backend = await open_backend(f"local:{folder}", options)
     try:
@@ -187,7 +211,7 @@ async def judge_all(folder: Path, examples: Sequence[Example]) -> tuple[list[Jud
 
 
 def table(judged: Sequence[Judged]) -> list[str]:
-    """Agreement with the oracle, beside what is reached without reading; then by slices."""
+    """Agreement with the oracle, beside baselines that do not read; then broken down."""
     total = len(judged)
     agreement = _share(one.agrees for one in judged)
     error = math.sqrt(agreement * (1 - agreement) / total)
@@ -200,13 +224,13 @@ def table(judged: Sequence[Judged]) -> list[str]:
         f"  {'best guess by statements counted':32} {_by_length(judged):.3f}",
         f"  {'faultless reader of the text':32} {_reader(judged):.3f}",
     ]
-    slices: tuple[tuple[str, Callable[[Judged], str], Iterable[str]], ...] = (
-        ("kind of question", lambda one: one.example.known.query.kind, ()),
+    breakdowns: tuple[tuple[str, Callable[[Judged], str], Iterable[str]], ...] = (
+        ("kind of question", lambda one: one.example.truth.query.kind, ()),
         ("sufficient observation", lambda one: one.example.manner, SUFFICIENT),
         ("insufficient observation", lambda one: one.example.manner, INSUFFICIENT),
         ("claim or order in it", lambda one: one.example.aside, ASIDES),
     )
-    for title, name_of, names in slices:
+    for title, name_of, names in breakdowns:
         found: defaultdict[str, list[bool]] = defaultdict(list)
         for one in judged:
             found[name_of(one)].append(one.agrees)
@@ -222,7 +246,7 @@ def _share(outcomes: Iterable[bool]) -> float:
 
 
 def _chance(judged: Sequence[Judged]) -> float:
-    """Expected agreement of two that say yes as often as these, but know nothing of each other."""
+    """Expected agreement of independent verdicts with the same rates of yes."""
     says_yes = _share(one.verdict.verdict == "yes" for one in judged)
     says_no = _share(one.verdict.verdict == "no" for one in judged)
     is_yes = _share(one.example.is_sufficient for one in judged)
@@ -230,7 +254,7 @@ def _chance(judged: Sequence[Judged]) -> float:
 
 
 def _by_length(judged: Sequence[Judged]) -> float:
-    """The most that counting an observation's statements can reach on these very verdicts."""
+    """The best agreement on these verdicts of a rule that counts an observation's statements."""
     counts = Counter(
         (len(read_facts(one.example.observation)), one.example.is_sufficient) for one in judged
     )

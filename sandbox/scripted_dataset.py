@@ -1,29 +1,26 @@
 """`python -m sandbox.scripted_dataset`: traces of the scripted teacher in any template, unchecked.
 
-`pipeline.build_cot` asks for observations, has them judged and rejects what is wrong. This command
-does none of that: it writes down what the teacher says to each question of a rendered world, with
-the columns of a built dataset and no judge. It is how the `grounding` template gets a dataset to
-fine-tune on; the time spans in it are the truth.
+`pipeline.build_cot` requests observations, judges them and rejects faulty traces. This command does
+none of that: it writes the teacher's reply to each question of a rendered world, with the columns
+of a built dataset and no judge. It makes the dataset for fine-tuning in the `grounding` template;
+its time spans are the truth, unless the teacher's spec has `late`.
 """
 
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field
-
-from judges.answers import score_answer
+from cli.config import EXIT_OK, UsageError, parse_command, run_command
+from cli.option_groups import LimitOptions, MediaRootOptions, OutputOptions, TemplateOptions
+from cli.output_folder import check_folder, claim_folder
 from judges.backends.base import BackendUnavailableError, ChatRequest, TextPart
 from judges.backends.registry import BackendOptions
-from sandbox.observations import World
+from judges.scoring.answer_score import score_answer
 from sandbox.oracle import open_backend
-from sandbox.world import NOTICE
-from schemas.annotations import read_questions
-from schemas.config import EXIT_OK, Config, UsageError, parse_command, run_command
+from sandbox.world.clips import NOTICE
+from sandbox.world.rendered import RenderedWorld
 from schemas.dataset_rows import dataset_row
 from schemas.prompting import task_prompt
-from schemas.questions import VideoQuestion
 from schemas.traces import TEMPLATES, parse_trace
 
 PROG = "sandbox.scripted_dataset"
@@ -32,23 +29,22 @@ _MOST_TOKENS = 1024
 _NOT_JUDGED = "nobody: a scripted dataset"
 
 
-class ScriptedConfig(Config):
+class ScriptedConfig(
+    MediaRootOptions[Path],
+    OutputOptions[Path],
+    TemplateOptions,
+    LimitOptions,
+    defaults={"template": "grounding"},
+    notes={"media_root": "Here: the folder of a rendered world, whose clips are asked about."},
+):
     """Options of `sandbox.scripted_dataset`."""
 
-    media_root: Path
-    """Folder of a rendered world; all its questions about clips are asked."""
-    output_dir: Path
-    """Folder for the Parquet files; those of an earlier run are replaced."""
-    template: Literal["p2r", "think-answer", "grounding"] = "grounding"
-    """Trace template to write."""
     teacher: str = "oracle:1"
-    """The scripted teacher with its rates of errors, as for pipeline.build_cot."""
-    limit: int | None = Field(None, ge=1)
-    """Ask the first N questions only."""
+    """The scripted teacher with its error rates, as for pipeline.build_cot."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Ask the teacher each question, write down the traces."""
+    """Ask the teacher every question and write the traces."""
     from pipeline.parquet_files import DATASET_SCHEMA, write_parquet
 
     config = parse_command(
@@ -59,8 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if not config.teacher.startswith("oracle:"):
         raise UsageError(f"--teacher {config.teacher}: expected the sandbox's oracle, oracle:SEED")
+    check_folder(config.output_dir, PROG)
     rows = asyncio.run(_rows(config))
-    config.output_dir.mkdir(parents=True, exist_ok=True)
+    claim_folder(config.output_dir, PROG)
     for old in config.output_dir.glob("*.parquet"):
         old.unlink()
     write_parquet(rows, config.output_dir, DATASET_SCHEMA, notes={"sandbox": NOTICE})
@@ -69,9 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _rows(config: ScriptedConfig) -> list[dict[str, object]]:
-    from schemas.ledger import AcceptedSample
+    from schemas.samples import AcceptedSample
 
-    world = World(config.media_root)
+    world = RenderedWorld(config.media_root)
     frames = min(_FRAMES, world.config.frames)
     shown = {"duration_seconds": float(world.config.cells), "num_frames": frames}
     options = BackendOptions(media_root=config.media_root)
@@ -79,7 +76,7 @@ async def _rows(config: ScriptedConfig) -> list[dict[str, object]]:
     teacher = await open_backend(rest, spec=config.teacher, options=options)
     template = TEMPLATES[config.template]
     rows = []
-    for question in _questions(config):
+    for question in world.clip_questions(config.limit):
         prompt = task_prompt(question, config.template, **shown)  # type: ignore[arg-type]
         request = ChatRequest(
             parts=(TextPart(prompt.text),),
@@ -116,12 +113,6 @@ async def _rows(config: ScriptedConfig) -> list[dict[str, object]]:
         )
         rows.append(dataset_row(sample))
     return rows
-
-
-def _questions(config: ScriptedConfig) -> list[VideoQuestion]:
-    rows = read_questions(config.media_root / "questions.json", format="video-r1")
-    found = [row for row in rows if isinstance(row, VideoQuestion) and row.data_type == "video"]
-    return found[: config.limit]
 
 
 if __name__ == "__main__":

@@ -1,266 +1,37 @@
-"""Small random models with everything a real one has: a Llama, a Qwen2.5-VL and a Qwen3-VL.
+"""`python -m sandbox.tiny_model --out DIR`: save a small random model.
 
-Tokenizer, chat template, processor and weights are made from a seed and saved as a folder that the
-Auto classes load. They answer nonsense, quickly and always the same: for tests, demos and for
-training from scratch, where no download is wanted.
+The models are built in `sandbox.models.tiny_models`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sandbox.tiny_tokenizer import CHAT_TEMPLATE
-from sandbox.tiny_tokenizer import SPECIAL_TOKENS as SPECIAL_TOKENS
-from sandbox.tiny_tokenizer import build_tokenizer as build_tokenizer
-from sandbox.transformers_library import transformers_library
-from schemas.config import EXIT_OK, Config, parse_command, run_command
+from cli.config import EXIT_OK, parse_command, run_command
+from cli.option_groups import OutputOptions, SeedOptions
+from cli.output_folder import claim_folder, full_disk_is_told, left_as_it_was
+from sandbox.models.tiny_models import (
+    LEARNER_SIZE,
+    ModelFamilyOptions,
+    TinySize,
+    save_tiny_model,
+)
+
+__all__ = ["TinyModelConfig", "main", "save_tiny_model"]
 
 PROG = "sandbox.tiny_model"
-Kind = Literal["llama", "qwen2.5-vl", "qwen3-vl"]
-Preset = Literal["random", "learner"]
 
 
-@dataclass(frozen=True)
-class TinySize:
-    """Widths and depths.
-
-    `weight_std` is larger than usual: with tied embeddings and 0.02 a random model only repeats its
-    last token, with 0.1 it says something else to every prompt. Either `mlp_width` is 4 times its
-    `width` unless given.
-    """
-
-    width: int = 64
-    layers: int = 2
-    heads: int = 4
-    key_value_heads: int = 2
-    mlp_width: int | None = None
-    vision_width: int = 32
-    vision_layers: int = 2
-    vision_heads: int = 2
-    vision_mlp_width: int | None = None
-    max_positions: int = 32768
-    weight_std: float = 0.1
-    rope_theta: float = 10000.0
-
-    def __post_init__(self) -> None:
-        if self.width % (8 * self.heads):
-            raise ValueError(
-                f"width ({self.width}) must be a multiple of 8 times the number of heads"
-                f" ({self.heads}): rotary positions split each head in three"
-            )
-
-
-LEARNER_SIZE = TinySize(
-    width=128,
-    layers=3,
-    heads=4,
-    key_value_heads=4,
-    mlp_width=384,
-    vision_width=64,
-    vision_layers=2,
-    vision_heads=4,
-    vision_mlp_width=192,
-    # Narrow models learn with about 1 / sqrt(width), and places a few cells apart have to differ.
-    weight_std=0.08,
-    rope_theta=100.0,
-)
-"""A size of 1 M parameters that learns from nothing."""
-
-
-def build_llama(tokenizer: Any, size: TinySize | None = None, seed: int = 0) -> Any:
-    """A random Llama for `tokenizer`."""
-    transformers = transformers_library()
-
-    size = size or TinySize()
-    config = transformers.LlamaConfig(
-        **_text_config(tokenizer, size),
-        rope_parameters={"rope_type": "default", "rope_theta": size.rope_theta},
-        tie_word_embeddings=True,
-    )
-    return _random_model(transformers.LlamaForCausalLM, config, tokenizer, seed)
-
-
-def build_qwen2_5_vl(tokenizer: Any, size: TinySize | None = None, seed: int = 0) -> Any:
-    """A random Qwen2.5-VL for `tokenizer`."""
-    transformers = transformers_library()
-
-    size = size or TinySize()
-    config = transformers.Qwen2_5_VLConfig(
-        text_config={**_text_config(tokenizer, size), "rope_parameters": _rope_in_three(size)},
-        vision_config={
-            **_vision_config(size),
-            "window_size": 112,
-            "fullatt_block_indexes": [size.vision_layers - 1],
-            "patch_size": 14,
-            "tokens_per_second": 2,
-        },
-        **_shared_config(tokenizer, size),
-    )
-    return _random_model(transformers.Qwen2_5_VLForConditionalGeneration, config, tokenizer, seed)
-
-
-def build_qwen3_vl(tokenizer: Any, size: TinySize | None = None, seed: int = 0) -> Any:
-    """A random Qwen3-VL for `tokenizer`; its last vision layer but one feeds the deepstack."""
-    transformers = transformers_library()
-
-    size = size or TinySize()
-    config = transformers.Qwen3VLConfig(
-        text_config={
-            **_text_config(tokenizer, size),
-            "head_dim": size.width // size.heads,
-            "rope_parameters": {**_rope_in_three(size), "mrope_interleaved": True},
-        },
-        vision_config={
-            **_vision_config(size),
-            "deepstack_visual_indexes": [max(0, size.vision_layers - 2)],
-            "patch_size": 16,
-            "num_position_embeddings": 16 * 16,
-        },
-        **_shared_config(tokenizer, size),
-    )
-    return _random_model(transformers.Qwen3VLForConditionalGeneration, config, tokenizer, seed)
-
-
-def build_processor(
-    tokenizer: Any,
-    *,
-    kind: Kind = "qwen2.5-vl",
-    min_pixels: int | None = None,
-    max_pixels: int | None = None,
-) -> Any:
-    """The processor of a video model; pictures are scaled to at most `max_pixels` (9 tokens).
-
-    Qwen3-VL caps a video's frames together: at `max_pixels` times 64 frames.
-    """
-    transformers = transformers_library()
-
-    side = 32 if kind == "qwen3-vl" else 28
-    size = {
-        "shortest_edge": min_pixels or side * side,
-        "longest_edge": max_pixels or 9 * side * side,
-    }
-    if kind == "qwen2.5-vl":
-        return transformers.Qwen2_5_VLProcessor(
-            image_processor=transformers.Qwen2VLImageProcessor(size=size),
-            tokenizer=tokenizer,
-            video_processor=transformers.Qwen2VLVideoProcessor(
-                size=size, cap_pixels_per_frame=False
-            ),
-            chat_template=CHAT_TEMPLATE,
-        )
-    images = transformers.Qwen2VLImageProcessor(
-        size=size, patch_size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    )
-    frames = {"shortest_edge": 2 * side * side, "longest_edge": 64 * size["longest_edge"]}
-    return transformers.Qwen3VLProcessor(
-        image_processor=images,
-        tokenizer=tokenizer,
-        video_processor=transformers.Qwen3VLVideoProcessor(size=frames, cap_pixels_per_frame=False),
-        chat_template=CHAT_TEMPLATE,
-    )
-
-
-def _rope_in_three(size: TinySize) -> dict[str, Any]:
-    """Rotary positions over time, height and width: a quarter of a head, the rest in halves."""
-    pairs = size.width // size.heads // 2
-    time_pairs = pairs // 4
-    height_pairs = (pairs - time_pairs) // 2
-    sections = [time_pairs, height_pairs, pairs - time_pairs - height_pairs]
-    return {"rope_type": "default", "rope_theta": size.rope_theta, "mrope_section": sections}
-
-
-def _vision_config(size: TinySize) -> dict[str, Any]:
-    return {
-        "depth": size.vision_layers,
-        "hidden_size": size.vision_width,
-        "intermediate_size": size.vision_mlp_width or 4 * size.vision_width,
-        "num_heads": size.vision_heads,
-        "initializer_range": size.weight_std,
-        "out_hidden_size": size.width,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-    }
-
-
-def _shared_config(tokenizer: Any, size: TinySize) -> dict[str, Any]:
-    """What both video models have on top of text and vision."""
-    ids = {
-        f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
-        for name, token in (
-            ("image", "<|image_pad|>"),
-            ("video", "<|video_pad|>"),
-            ("vision_start", "<|vision_start|>"),
-            ("vision_end", "<|vision_end|>"),
-        )
-    }
-    return {"tie_word_embeddings": True, "initializer_range": size.weight_std, **ids}
-
-
-def _text_config(tokenizer: Any, size: TinySize) -> dict[str, Any]:
-    return {
-        "vocab_size": -(-len(tokenizer) // 64) * 64,
-        "hidden_size": size.width,
-        "intermediate_size": size.mlp_width or 4 * size.width,
-        "num_hidden_layers": size.layers,
-        "num_attention_heads": size.heads,
-        "num_key_value_heads": size.key_value_heads,
-        "max_position_embeddings": size.max_positions,
-        "initializer_range": size.weight_std,
-        "bos_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-
-
-def _random_model(model_class: Any, config: Any, tokenizer: Any, seed: int) -> Any:
-    import torch
-
-    transformers = transformers_library()
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = model_class(config)
-    model.generation_config = transformers.GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.pad_token_id,
-    )
-    return model.eval()
-
-
-def save_tiny_model(
-    kind: Kind,
-    folder: Path,
-    *,
-    size: TinySize | None = None,
-    tokenizer: Any | None = None,
-    seed: int = 0,
-) -> Path:
-    """Build a model of `kind` and save all its files into `folder`."""
-    tokenizer = tokenizer or build_tokenizer()
-    folder.mkdir(parents=True, exist_ok=True)
-    build = {"llama": build_llama, "qwen2.5-vl": build_qwen2_5_vl, "qwen3-vl": build_qwen3_vl}
-    processor = tokenizer if kind == "llama" else build_processor(tokenizer, kind=kind)
-    build[kind](tokenizer, size, seed).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
-
-
-class TinyModelConfig(Config):
+class TinyModelConfig(
+    OutputOptions[Path], ModelFamilyOptions, SeedOptions, renamed={"preset": "model_preset"}
+):
     """Options of `python -m sandbox.tiny_model`."""
 
-    kind: Kind = "llama"
-    """What to build: a text model (llama) or a video language model (qwen2.5-vl, qwen3-vl)."""
-    output_dir: Path
-    """Folder to save the model in; files of an earlier one are overwritten."""
-    preset: Preset = "random"
+    model_preset: Literal["random", "learner"] = "random"
     """`learner`: 1 M parameters and a tokenizer of the sandbox's own prompts and traces, to be
-    trained from nothing (`python -m sandbox.learning`); its size is fixed."""
-    seed: int = Field(0, ge=0)
-    """Seed of the random weights."""
+    trained from random weights (`python -m sandbox.learning`); its size is fixed."""
     width: int = Field(64, ge=32, multiple_of=32)
     """Width of the hidden states, a multiple of 32."""
     layers: int = Field(2, ge=1)
@@ -268,29 +39,38 @@ class TinyModelConfig(Config):
 
     @model_validator(mode="after")
     def _learner_has_its_size(self) -> "TinyModelConfig":
-        if self.preset == "learner" and self.model_fields_set & {"width", "layers"}:
-            raise ValueError("--preset learner has a fixed size; leave out --width and --layers")
+        if self.model_preset == "learner" and self.model_fields_set & {"width", "layers"}:
+            raise ValueError(
+                "--model-preset learner has a fixed size; leave out --width and --layers"
+            )
         return self
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build, save, say where."""
+    """Build and save the model."""
     config = parse_command(
         TinyModelConfig,
         argv,
         prog=PROG,
         description="Save a small random model with tokenizer, chat template and processor.",
     )
+    with left_as_it_was(config.output_dir, PROG):
+        claim_folder(config.output_dir, PROG)
+        with full_disk_is_told(config.output_dir):
+            _save(config)
+    print(f"a random {config.family} model (it answers nonsense) is in {config.output_dir}")
+    return EXIT_OK
+
+
+def _save(config: TinyModelConfig) -> None:
     size, tokenizer = TinySize(width=config.width, layers=config.layers), None
-    if config.preset == "learner":
-        from sandbox.learner import learner_tokenizer
+    if config.model_preset == "learner":
+        from sandbox.models.learner_tokenizer import learner_tokenizer
 
         size, tokenizer = LEARNER_SIZE, learner_tokenizer()
     save_tiny_model(
-        config.kind, config.output_dir, size=size, tokenizer=tokenizer, seed=config.seed
+        config.family, config.output_dir, size=size, tokenizer=tokenizer, seed=config.seed
     )
-    print(f"a random {config.kind} model (it answers nonsense) is in {config.output_dir}")
-    return EXIT_OK
 
 
 if __name__ == "__main__":

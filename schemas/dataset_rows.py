@@ -1,16 +1,17 @@
-"""One row of a built dataset, as a plain dictionary: columns, and the way to and from our nouns.
+"""Rows of a built dataset as plain dictionaries: columns, files, the way to and from our nouns.
 
 Names are Video-R1's where Video-R1 has the thing; `solution` keeps its form, `<answer>C</answer>`,
 so that trainers of that family read the file as it is.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from schemas.questions import MediaRef, ProblemType, VideoQuestion, strip_answer_tags
-
-if TYPE_CHECKING:
-    from schemas.ledger import AcceptedSample
+from schemas.samples import AcceptedSample
+from schemas.serialization import content_id
 
 # Column by column, in the file's order, what it holds.
 COLUMNS: Mapping[str, str] = {
@@ -41,8 +42,13 @@ COLUMNS: Mapping[str, str] = {
     "time_clues": "spans that hold the answer, in seconds, where the source gives them",
 }
 
+# The columns that everything else in a row can be made from again.
+_NEEDED = ("question_id", "problem", "solution", "paths", "kinds", "problem_type", "output")
+_CARD_ID = re.compile(r"^\| dataset id \| `([^`]+)` \|", re.MULTILINE)
+_ROWS_AT_ONCE = 1024
 
-def dataset_row(sample: "AcceptedSample") -> dict[str, Any]:
+
+def dataset_row(sample: AcceptedSample) -> dict[str, Any]:
     """The row of an accepted question.
 
     `path` is the first video, or the first image where there is no video; `paths` and `kinds` list
@@ -95,3 +101,60 @@ def question_of_row(row: Mapping[str, Any]) -> VideoQuestion:
         time_clues=tuple((start, end) for start, end in row["time_clues"]),
         level=row["level"],
     )
+
+
+def find_dataset_files(paths: Sequence[Path]) -> list[Path]:
+    """The Parquet files that `paths` name, in order. Raises ValueError.
+
+    A path is the output folder of a build, a folder of Parquet files, or one such file.
+    """
+    files: list[Path] = []
+    for path in paths:
+        folder = path / "dataset" if (path / "dataset").is_dir() else path
+        found = [folder] if folder.is_file() else sorted(folder.glob("*.parquet"))
+        if not found:
+            raise ValueError(
+                f"{path} holds no dataset: expected the output folder of a build, a folder of"
+                " Parquet files, or a Parquet file"
+            )
+        files += found
+    return files
+
+
+def read_dataset_rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """The rows of `files` as plain dictionaries, see `COLUMNS`.
+
+    Raises ValueError for a file that is no Parquet or has not the columns.
+    """
+    import pyarrow as pa  # only who reads datasets pays for it
+    import pyarrow.parquet as pq
+
+    for path in files:
+        try:
+            with pq.ParquetFile(path) as file:
+                missing = [name for name in _NEEDED if name not in file.schema_arrow.names]
+                if missing:
+                    raise ValueError(
+                        f"{path} lacks the columns {', '.join(missing)}: expected a dataset that"
+                        " pipeline.build_cot made"
+                    )
+                for batch in file.iter_batches(_ROWS_AT_ONCE):
+                    yield from batch.to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{path} cannot be read as Parquet: {error}") from None
+
+
+def dataset_card_id(path: Path) -> str | None:
+    """The dataset id in the card beside a dataset; None where there is no card with one."""
+    folder = path if path.is_dir() else path.parent
+    for card in (folder / "README.md", folder.parent / "README.md"):
+        if card.is_file():
+            found = _CARD_ID.search(card.read_text("utf-8"))
+            if found:
+                return found[1]
+    return None
+
+
+def rows_id(question_ids: Sequence[str], outputs: Sequence[str]) -> str:
+    """Content id of rows in their order: what a run without a card is named by."""
+    return content_id("rows", [list(question_ids), list(outputs)])

@@ -1,26 +1,33 @@
 """The task prompt: one file per trace template serves generation, SFT, RL and evaluation.
 
-The files are `schemas/prompts/<template>.md`; `answer_forms.toml` says for each problem type how
+The files are `schemas/prompts/<template>.md`; `answer_forms.toml` has, for each problem type, how
 the answer is written. A `prompt_id` names the bytes of these two files, not one question's text.
 """
 
 import re
 import tomllib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from schemas.ids import content_id
 from schemas.questions import ProblemType, VideoQuestion
+from schemas.serialization import content_id
 from schemas.traces import TEMPLATES
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+# Marks of turns that chat templates write as plain words, not as special tokens of their tokenizer.
+_WRITTEN_MARKERS = re.compile(
+    r"\[/?[A-Z_]{2,}\]|<</?[A-Z]+>>|<(?:start|end)_of_turn>"
+    r"|<[|\N{FULLWIDTH VERTICAL LINE}][^<>|\n]{1,40}[|\N{FULLWIDTH VERTICAL LINE}]>"
+)
 
 
 @dataclass(frozen=True)
 class TaskPrompt:
-    """What a model is asked, and the id of the prompt files it was made from."""
+    """The prompt for a model, and the id of the prompt files that it was made from."""
 
     text: str
     prompt_id: str
@@ -51,7 +58,7 @@ def _prompt_files(template_name: str) -> _PromptFiles:
 
 def prompt_files(template_name: str) -> dict[str, str]:
     """The prompt as files to keep beside a model: `prompt.md` with its placeholders in braces, and
-    `answer_forms.toml`, which says what {answer_form} is for each problem type.
+    `answer_forms.toml`, the {answer_form} of each problem type.
     """
     answer_forms = (resources.files("schemas.prompts") / "answer_forms.toml").read_bytes().decode()
     return {
@@ -116,6 +123,26 @@ def task_prompt(
         return value
 
     return TaskPrompt(_PLACEHOLDER.sub(fill, files.template), files.prompt_id)
+
+
+def turn_markers(tokenizer: Any, chat: str = "") -> "re.Pattern[str]":
+    """What text must not hold, for it would end a turn or place a medium: all special tokens of a
+    tokenizer, named or not, and the marks in `chat`, which is a chat as the template writes it.
+    """
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    markers = {str(token) for token in (*tokenizer.all_special_tokens, *_special(added))}
+    markers |= set(_WRITTEN_MARKERS.findall(chat))
+    longest_first = sorted(markers - {""}, key=lambda marker: (-len(marker), marker))
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def _special(added: Iterable[Any]) -> Iterator[Any]:
+    return (token for token in added if getattr(token, "special", False))
+
+
+def spelled_apart(text: str, markers: "re.Pattern[str]") -> str:
+    """`text` with a blank inside every marker: data cannot end a turn or add a video."""
+    return markers.sub(lambda found: f"{found[0][:1]} {found[0][1:]}", text)
 
 
 def question_text(question: VideoQuestion) -> str:

@@ -1,19 +1,20 @@
 """A question about a video or an image, with its gold answer."""
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schemas.ids import content_id
+from schemas.serialization import content_id
 
 _ANSWER_TAG = re.compile(r"\A\s*<answer>(.*)</answer>\s*\Z", re.DOTALL)
 
 
 class ProblemType(StrEnum):
-    """What kind of answer a question wants; the values are the published releases' spelling."""
+    """The kind of answer that a question expects, in the spelling of the published releases."""
 
     MULTIPLE_CHOICE = "multiple choice"
     NUMERICAL = "numerical"
@@ -60,6 +61,12 @@ class VideoQuestion(BaseModel):
                 f"a multiple choice question needs at least 2 options, got {len(self.options)}"
             )
         return self
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values; its content id is its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("question_id", None)
+        return copied
 
     @cached_property
     def question_id(self) -> str:

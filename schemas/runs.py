@@ -10,10 +10,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from schemas.config import Config
-from schemas.redaction import redact
+from schemas.serialization import redact
 
 _GIT_TIMEOUT_SECONDS = 10
 _RECORDED_PACKAGES = (
@@ -40,6 +39,14 @@ _RECORDED_PACKAGES = (
 )
 
 
+class Settings(Protocol):
+    """The options of a command, or anything else that can be written as JSON."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The options by name, as JSON values."""
+        ...
+
+
 @dataclass(frozen=True)
 class RunInfo:
     """One execution of a command. Everything in it is JSON-able; nothing in it is a secret.
@@ -63,12 +70,12 @@ class RunInfo:
         return asdict(self)
 
 
-def start_run(command: str | Sequence[str], config: Config | Mapping[str, Any]) -> RunInfo:
+def start_run(command: str | Sequence[str], config: Settings | Mapping[str, Any]) -> RunInfo:
     """The record of a run that starts now. `command` is the command line as the user gave it."""
     started = datetime.now(UTC)
     line = command if isinstance(command, str) else shlex.join(command)
     commit, dirty = checkout_state(Path(__file__).resolve())
-    settings = config.as_json() if isinstance(config, Config) else dict(config)
+    settings = dict(config) if isinstance(config, Mapping) else config.as_json()
     return RunInfo(
         run_id=f"run-{started:%Y%m%dT%H%M%S.%f}Z-{secrets.token_hex(4)}",
         command=redact(line),
@@ -107,7 +114,7 @@ def checkout_state(source_file: Path) -> tuple[str | None, bool | None]:
 
 
 def _git(source_file: Path, *arguments: str) -> str | None:
-    """Standard output of a git command in the file's directory; None when git cannot say."""
+    """Standard output of a git command in the file's directory; None when git fails."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(

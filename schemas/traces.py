@@ -127,7 +127,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class SegmentSpan:
-    """Where a segment stands in a text: `[start, end)` with its tags, `inner_*` without."""
+    """The place of a segment in a text: `[start, end)` with its tags, `inner_*` without."""
 
     tag: str
     role: Literal["perception", "reasoning"]
@@ -188,7 +188,7 @@ def _refuse_stray_text(text: str, start: int, end: int) -> None:
 def _wrong_tag_outside(
     text: str, found: re.Match[str], segments: Sequence[Segment], index: int
 ) -> TraceError:
-    """The fault of a tag that stands where segment `index` should open."""
+    """The fault of a tag found where segment `index` should open."""
     expected = segments[index].opening
     tag = found.group()
     done = segments[:index]

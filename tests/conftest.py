@@ -1,10 +1,12 @@
 """Fixtures that every room shares."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from servers.model_server import RunningServer, running_server
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,3 +35,17 @@ def shared_data() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return path
+
+
+@pytest.fixture(scope="session")
+def server_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server process for all tests; `model_server` hands it out as new."""
+    with running_server(tmp_path_factory.mktemp("server") / "requests.jsonl") as server:
+        yield server
+
+
+@pytest.fixture
+def model_server(server_process: RunningServer) -> RunningServer:
+    """A server as fresh as a new one: no faults, no rules, no batches, an empty log."""
+    server_process.reset()
+    return server_process

@@ -1,14 +1,14 @@
-"""`python -m train.evaluate`: numbers that can be believed, for a model or for answers that exist.
+"""`python -m train.evaluate`: scores of a model, or of answers that exist.
 
     python -m train.evaluate --model out/rl/model --questions q.json --media-root clips --out out/s
     python -m train.evaluate --predictions answers.jsonl
     python -m train.evaluate --predictions new.parquet --compare old.parquet --out out/difference
     python -m train.evaluate --observations-from out/s/predictions.parquet \\
-        --reader local:Qwen/Qwen2.5-VL-7B-Instruct --out out/transfer
+        --observation-reader Qwen/Qwen2.5-VL-7B-Instruct --out out/transfer
 
 A file of answers has rows `{"question": {...}, "ground_truth": ..., "model_output": ...}` as
-evaluations of video models write them, or is a `predictions.parquet` that this command wrote.
-Scores that stand in it are never used: they are compared with ours, and rows that differ are told.
+evaluations of video models write them, or is a `predictions.parquet` of this command. Scores in it
+are never used: they are compared with ours, and rows that differ are listed.
 """
 
 import json
@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schemas.config import (
+from cli.config import (
     EXIT_OK,
     EXIT_ROWS_FAILED,
     EXIT_STOPPED,
@@ -29,13 +29,18 @@ from schemas.config import (
     refuse_changed_options,
     run_command,
     save_config,
+    say,
 )
+from cli.output_folder import check_folder, claim_folder, left_as_it_was
+from schemas.serialization import write_text
+from train.early_checks import refuse_missing_model
 from train.evaluation.options import MAY_CHANGE_ON_RESUME, EvaluateConfig
 
 if TYPE_CHECKING:
-    from train.evaluation.predictions_file import PredictionsFile
-    from train.evaluation.report import Answers
-    from train.frame_loader import FrameLoader
+    from train.data.frame_loader import FrameLoader
+    from train.evaluation.backend_calls import CallsFolder
+    from train.evaluation.predictions import Predictions
+    from train.evaluation.report import ScoredAnswers
 
 PROG = "train.evaluate"
 DESCRIPTION = (
@@ -48,13 +53,17 @@ CONFIG_FILE = "config.json"
 def main(argv: Sequence[str] | None = None) -> int:
     """Get the answers, score them, print, and write where asked."""
     config = parse_command(EvaluateConfig, argv, prog=PROG, description=DESCRIPTION)
+    if config.output_dir is not None:
+        check_folder(config.output_dir, PROG)
+    if config.model is not None:
+        refuse_missing_model(config.model)
     print_config(config)
     from judges.backends.budget import StopRequested
 
     try:
         return _evaluate(config, [PROG, *(sys.argv[1:] if argv is None else argv)])
     except StopRequested as reason:
-        print(f"{PROG}: stopped: {reason}; the same command again resumes", file=sys.stderr)
+        say(f"{PROG}: stopped: {reason}; the same command again resumes")
         return EXIT_STOPPED
 
 
@@ -65,36 +74,37 @@ def _evaluate(config: EvaluateConfig, command: Sequence[str]) -> int:
 
     folder = config.output_dir
     run = start_run(command, config)
-    if folder is not None:
-        _begin(folder, config)
+    calls_folder = _calls_folder(config)
     with ExitStack() as closing:
+        if folder is not None:
+            closing.enter_context(left_as_it_was(folder, PROG))
+            _begin(folder, config)
         loader = _loader(config, closing)
-        answers = _answers(config, loader)
+        answers = _answers(config, loader, calls_folder)
         extractor = RULES
         if config.extractor is not None:
-            from train.evaluation.extraction import extracted
+            from train.evaluation.backend_calls import extract_conclusions
 
-            assert folder is not None
-            scored, extractor = extracted(answers.scored, config, folder)
-            answers = replace(answers, scored=scored)
+            assert calls_folder is not None
+            scores, extractor = extract_conclusions(answers.scores, config, calls_folder)
+            answers = replace(answers, scores=scores)
         report: dict[str, Any] = {"run": run.as_json(), **report_of(answers, extractor=extractor)}
-        print(report_text(report))
+        say(report_text(report), sys.stdout)
         if config.compare is not None:
             found = report["comparison"] = _compared(answers, config.compare, config.template)
-            print(comparison_text(found, "this run", str(config.compare)))
+            say(comparison_text(found, "this run", str(config.compare)), sys.stdout)
         if folder is not None:
             _write(folder, config, report, answers, loader)
     return EXIT_ROWS_FAILED if report["errors"] or report["unreadable"] else EXIT_OK
 
 
 def _begin(folder: Path, config: EvaluateConfig) -> None:
-    """Make the folder, or see that the answers in it were begun with the same options."""
+    """Make the folder, or check that the answers in it were made with the same options."""
     from train.evaluation.answer_log import ANSWERS_FILE
 
-    folder.mkdir(parents=True, exist_ok=True)
     saved = folder / CONFIG_FILE
     holds_answers = config.predictions is None or (folder / ANSWERS_FILE).exists()
-    if saved.exists() and holds_answers:
+    if claim_folder(folder, PROG) and holds_answers:
         refuse_changed_options(config, saved, MAY_CHANGE_ON_RESUME)
     save_config(config, saved)
 
@@ -102,15 +112,24 @@ def _begin(folder: Path, config: EvaluateConfig) -> None:
 def _loader(config: EvaluateConfig, closing: ExitStack) -> "FrameLoader | None":
     if config.media_root is None:
         return None
-    from train.evaluation.frames import frame_loader
+    from train.evaluation.eval_questions import frame_loader
 
     return closing.enter_context(frame_loader(config))
 
 
-def _answers(config: EvaluateConfig, loader: "FrameLoader | None") -> "Answers":
-    """The answers that the options name, scored."""
-    from train.evaluation.report import score_all
+def _calls_folder(config: EvaluateConfig) -> "CallsFolder | None":
+    """Where calls go, after the models that they go to have answered; None without such models."""
+    if config.output_dir is None or not (config.extractor or config.observation_reader):
+        return None
+    from train.evaluation.backend_calls import checked_folder
 
+    return checked_folder(config, config.output_dir)
+
+
+def _answers(
+    config: EvaluateConfig, loader: "FrameLoader | None", calls_folder: "CallsFolder | None"
+) -> "ScoredAnswers":
+    """The answers of the source that the options name, scored."""
     if config.predictions is not None:
         return _scored_file(config.predictions, "--predictions", config.template, config.limit)
     assert config.output_dir is not None
@@ -118,25 +137,26 @@ def _answers(config: EvaluateConfig, loader: "FrameLoader | None") -> "Answers":
         from train.evaluation.model_answers import answer_by_model
 
         assert loader is not None
-        answered = answer_by_model(config, loader, config.output_dir)
-    else:
-        from train.evaluation.transfer import answer_from_observations
+        found = answer_by_model(config, loader, config.output_dir)
+        return _scored(found, config.template)
+    from train.evaluation.backend_calls import answer_from_observations
 
-        assert config.observations_from is not None
-        source = _file(config.observations_from, "--observations-from")
-        answered = answer_from_observations(config, source, config.output_dir)
-    try:
-        return score_all(
-            answered.facts,
-            answered.predictions,
-            template=config.template,
-            unreadable=answered.left_out,
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    assert config.observations_from is not None
+    assert calls_folder is not None
+    source = _read(config.observations_from, "--observations-from")
+    return _scored(answer_from_observations(config, source, calls_folder), config.template)
 
 
-def _file(path: Path, option: str) -> "PredictionsFile":
+def _scored_file(
+    path: Path, option: str, template: str, limit: int | None = None
+) -> "ScoredAnswers":
+    """The answers in a file, scored."""
+    found = _read(path, option)
+    found = replace(found, predictions=found.predictions[:limit])
+    return _scored(found, template, f"{option} {path}: ")
+
+
+def _read(path: Path, option: str) -> "Predictions":
     from train.evaluation.predictions_file import read_predictions
 
     try:
@@ -145,24 +165,20 @@ def _file(path: Path, option: str) -> "PredictionsFile":
         raise UsageError(f"{option}: {error}") from None
 
 
-def _scored_file(path: Path, option: str, template: str, limit: int | None = None) -> "Answers":
-    """The answers in a file, scored."""
+def _scored(found: "Predictions", template: str, named: str = "") -> "ScoredAnswers":
     from train.evaluation.report import score_all
 
-    file = _file(path, option)
     try:
-        return score_all(
-            file.facts, file.predictions[:limit], template=template, unreadable=file.unreadable
-        )
+        return score_all(found, template=template)
     except ValueError as error:
-        raise UsageError(f"{option} {path}: {error}") from None
+        raise UsageError(f"{named}{error}") from None
 
 
-def _compared(answers: "Answers", other: Path, template: str) -> dict[str, Any]:
-    from train.evaluation.comparison import compare_runs
+def _compared(answers: "ScoredAnswers", other: Path, template: str) -> dict[str, Any]:
+    from train.evaluation.report import compare_runs
 
     try:
-        return compare_runs(answers.scored, _scored_file(other, "--compare", template).scored)
+        return compare_runs(answers.scores, _scored_file(other, "--compare", template).scores)
     except ValueError as error:
         raise UsageError(f"--compare {other}: {error}") from None
 
@@ -171,20 +187,21 @@ def _write(
     folder: Path,
     config: EvaluateConfig,
     report: dict[str, Any],
-    answers: "Answers",
+    answers: "ScoredAnswers",
     loader: "FrameLoader | None",
 ) -> None:
+    from train.evaluation.metrics import added_columns
     from train.evaluation.page import PAGE_FILE, write_answers_page
     from train.evaluation.predictions_file import write_predictions
 
     write_predictions(
         folder / "predictions.parquet",
-        answers.facts,
-        [one.prediction for one in answers.scored],
-        [one.as_columns() for one in answers.scored],
+        answers.conditions,
+        [one.prediction for one in answers.scores],
+        [one.as_columns() | added_columns(one) for one in answers.scores],
     )
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / "report.json").write_text(f"{text}\n", encoding="utf-8")
+    write_text(folder / "report.json", f"{text}\n")
     write_answers_page(
         folder / PAGE_FILE,
         answers,
@@ -193,7 +210,7 @@ def _write(
         max_rows=config.page_rows,
         max_bytes=config.page_megabytes * 1e6,
     )
-    print(f"wrote report.json, predictions.parquet and {PAGE_FILE} in {folder}")
+    say(f"wrote report.json, predictions.parquet and {PAGE_FILE} in {folder}", sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,37 @@
 """`python -m train.rl`: reinforcement learning on video questions, by GRPO's family.
 
-    python -m train.rl --algo grpo --model out/sft/model --questions q.json --media-root clips \\
+    python -m train.rl --algo grpo --model out/sft --questions q.json --media-root clips \\
         --output-dir out/grpo
-    python -m train.rl --algo pa-grpo+appo --judge claude:claude-haiku-4-5 ...
+    python -m train.rl --algo pa-grpo+appo --judge claude:claude-haiku-5-5 ...
+    python -m train.rl --reward accuracy my_rewards.py:brevity=0.5 ...
     accelerate launch -m train.rl ...            # a group stays in one process
+    python -m train.rl ... --dry-run             # memory of each GPU, before anything is loaded
     python -m train.rl ...                       # the same command again resumes
 
 GRPO, DAPO and Dr. GRPO reward the answer; PA-GRPO (VideoP2R, arXiv 2511.11113) rewards observation
-and reasoning apart, each on its own tokens; `+appo` (APPO, arXiv 2602.23823) lets tokens that look
-at crucial frames learn harder. The output folder holds checkpoints, `model/` at the end,
+and reasoning apart, each on its own tokens; `+appo` (APPO, arXiv 2602.23823) gives tokens that look
+at crucial frames a larger weight. The output folder holds checkpoints, `model/` at the end,
 `metrics.jsonl`, pages of rollouts, and the judge's ledger.
 """
 
 import sys
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
-from schemas.annotations import UnreadableRow, read_questions
-from schemas.config import UsageError, run_command
+from cli.config import UsageError, exit_with_usage_error, run_command, say
+from cli.output_folder import check_folder, claim_folder, has_begun, left_as_it_was
+from cli.plugins import load_plugins_of
+from schemas.annotations.reader import UnreadableRow, read_questions
 from schemas.questions import VideoQuestion
-from train.rl_checks import check_questions, num_processes, process_number, settle
-from train.rl_options import MAY_CHANGE_ON_RESUME, REFUSED, RlConfig
+from train.early_checks import refuse_missing_model, refuse_missing_trackers
+from train.plan import print_plan
+from train.rl_checks import algorithm_of, check_questions, resolve_settings
+from train.rl_options import MAY_CHANGE_ON_RESUME, REFUSED, RlOptions, rl_config_class
+from train.trainers.distributed import num_processes, process_number
 from train.training_options import (
-    OPTIONS_FILE,
-    parse_training_command,
     print_training_options,
+    read_training_command,
     refuse_changed_training_options,
     save_training_options,
 )
@@ -34,26 +42,58 @@ DESCRIPTION = "Reinforcement learning on video questions: GRPO, DAPO, Dr. GRPO, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check the options and the questions, then train."""
-    config, trl = parse_training_command(
-        RlConfig, "GRPOConfig", argv, prog=PROG, description=DESCRIPTION, refused=REFUSED
-    )
-    settings = settle(config, trl, num_processes=num_processes())
+    try:
+        config, trl = read_options(sys.argv[1:] if argv is None else argv)
+    except UsageError as error:
+        exit_with_usage_error(PROG, error)
+    settings = resolve_settings(config, trl, num_processes=num_processes())
+    refuse_missing_trackers(settings.trl["report_to"])
     questions = _questions(config)
     check_questions(questions, config, settings)
-    if (config.output_dir / OPTIONS_FILE).is_file():
+    if has_begun(config.output_dir, PROG):
         refuse_changed_training_options(config, trl, config.output_dir, MAY_CHANGE_ON_RESUME)
     if process_number() == 0:
         print_training_options(config, trl | settings.trl)
-        config.output_dir.mkdir(parents=True, exist_ok=True)
-        save_training_options(config, trl, config.output_dir)
-    # torch, transformers and TRL: what is wrong above is told without them
+    if config.dry_run:
+        return print_plan(config, settings.trl)
+    # torch, transformers and TRL: the checks above need none of them
     from train.rl_run import run
 
-    return run(config, settings, questions)
+    with left_as_it_was(config.output_dir, PROG):
+        return run(config, settings, questions, begin=partial(_begin, config, trl))
 
 
-def _questions(config: RlConfig) -> list[VideoQuestion]:
-    """The rows of the question file that can be read; the others are told."""
+def read_options(argv: Sequence[str]) -> tuple[RlOptions, dict[str, Any]]:
+    """Our options, and TRL's that were given; plugins are loaded first. Raises UsageError."""
+    load_plugins_of(argv)  # a token weighting brings options of its own
+    return read_training_command(
+        rl_config_class(),
+        "GRPOConfig",
+        argv,
+        prog=PROG,
+        description=DESCRIPTION,
+        refused=REFUSED,
+        check=_check_early,
+    )
+
+
+def _check_early(config: RlOptions) -> None:
+    """What needs no TRL: it is loaded to read the options that are its own."""
+    algorithm_of(config)
+    if check_folder(config.output_dir, PROG) and has_begun(config.output_dir, PROG):
+        refuse_changed_training_options(config, None, config.output_dir, MAY_CHANGE_ON_RESUME)
+    refuse_missing_model(config.model)
+
+
+def _begin(config: RlOptions, trl: dict[str, Any]) -> None:
+    """The folder becomes this run's: model, data and judge are there."""
+    if process_number() == 0:
+        claim_folder(config.output_dir, PROG)
+        save_training_options(config, trl, config.output_dir)
+
+
+def _questions(config: RlOptions) -> list[VideoQuestion]:
+    """The rows of the question file that can be read; the others are counted on stderr."""
     if not config.media_root.is_dir():
         raise UsageError(
             f"--media-root {config.media_root} is not a folder; give the folder under which the"
@@ -74,10 +114,9 @@ def _questions(config: RlConfig) -> list[VideoQuestion]:
     except ValueError as error:
         raise UsageError(f"--questions: {error}") from None
     if unreadable and process_number() == 0:
-        print(
+        say(
             f"{len(unreadable)} of {len(questions) + len(unreadable)} rows of {config.questions}"
-            f" cannot be read; the first, row {unreadable[0].row}: {unreadable[0].detail}",
-            file=sys.stderr,
+            f" cannot be read; the first, row {unreadable[0].row}: {unreadable[0].detail}"
         )
     return questions
 

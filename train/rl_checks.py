@@ -1,8 +1,8 @@
-"""What is wrong with the options of `train.rl`, told before a model is loaded.
+"""Checks of the options of `train.rl`, before a model is loaded.
 
-Each check raises UsageError with one sentence: what was given, what was expected, what to do. What
-needs no file is in `settle`, which also gives TRL's settings; `check_questions` looks at the
-questions. Neither imports torch.
+Each check raises UsageError with one sentence: what was given, what was expected, what to do.
+`resolve_settings` checks what needs no file and gives TRL's settings; `check_questions` looks at
+the questions. Neither imports torch.
 """
 
 import os
@@ -10,15 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.config import UsageError
+from cli.config import UsageError
 from schemas.questions import VideoQuestion
 from schemas.traces import TEMPLATES, TraceTemplate
-from train.algorithms import AlgoSpec, parse_algo
-from train.rl_options import TRL_DEFAULTS, RlConfig
+from train.algorithms.registry import ADVANTAGES, TOKEN_WEIGHTINGS, AlgoSpec, parse_algo
+from train.algorithms.token_weighting import TokenWeighting
+from train.rewards.plan import ROLES, RewardPlan, read_rewards
+from train.rewards.segment_rewards import Role
+from train.rl_options import TRL_DEFAULTS, RlOptions
+from train.sharding_options import asks_for_fsdp
+from train.trainers.distributed import num_processes
 
 # Tags, white space and the end token of a completion, in tokens, at most.
 _TAG_TOKENS = 32
 _LOSSES_OF_TOKENS = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo")
+_RATIO_LEVELS = ("token", "sequence")
 
 
 @dataclass(frozen=True)
@@ -28,20 +34,23 @@ class Settings:
     algo: AlgoSpec
     template: TraceTemplate
     scale: bool
-    published: dict[str, float]
+    weighting: TokenWeighting | None
+    rewards: RewardPlan
     group_size: int
     prompts_per_generation: int
     """Questions of a generation batch, over all processes."""
+    is_sharded: bool
+    """Weights are spread over processes by FSDP2."""
     trl: dict[str, Any]
     """Arguments for TRL's GRPOConfig, `output_dir` and precision apart."""
 
 
-def settle(config: RlConfig, given: Mapping[str, Any], *, num_processes: int) -> Settings:
+def resolve_settings(
+    config: RlOptions, given: Mapping[str, Any], *, num_processes: int
+) -> Settings:
     """Resolve options; `given` are TRL's fields that the user gave."""
-    try:
-        algo = parse_algo(config.algo)
-    except ValueError as error:
-        raise UsageError(f"--algo: {error}") from None
+    algo = algorithm_of(config)
+    template = TEMPLATES[config.template]
     trl = {
         **TRL_DEFAULTS,
         "loss_type": algo.loss_type,
@@ -54,93 +63,72 @@ def settle(config: RlConfig, given: Mapping[str, Any], *, num_processes: int) ->
     trl["scale_rewards"] = {"True": "group", "False": "none"}.get(
         str(trl["scale_rewards"]), trl["scale_rewards"]
     )
+    is_sharded = asks_for_fsdp(trl, os.environ, num_processes=num_processes)
+    if is_sharded and trl.get("fsdp_config"):
+        trl["fsdp"] = trl.get("fsdp") or True  # else transformers leaves the settings unread
     group_size = int(trl.setdefault("num_generations", 8))
     trl.setdefault("per_device_train_batch_size", group_size)
     settings = Settings(
         algo=algo,
-        template=TEMPLATES[config.template],
+        template=template,
         scale=trl["scale_rewards"] == "group",
-        published=_published(config),
+        weighting=TOKEN_WEIGHTINGS[algo.weighting](config) if algo.weighting else None,
+        rewards=read_rewards(config.reward, template, integer_seconds=config.integer_seconds),
         group_size=group_size,
         prompts_per_generation=_prompts_per_generation(trl, num_processes),
+        is_sharded=is_sharded,
         trl=trl,
     )
+    _check_rollouts(config)
     _check_loss(trl)
+    _check_ratio(trl, given, algo)
     _check_boundaries(trl)
-    _check_perception(config, settings)
+    _check_rewards(config, settings)
+    _check_weighting(config, settings)
     _check_lengths(config, settings)
-    if not config.appo_detach:
-        raise UsageError(
-            "--no-appo-detach cannot be given: gradient through the weights exists in"
-            " train.appo.token_weights only, and would need every token's whole distribution"
-        )
     if not config.lora_rank and (config.lora_alpha or config.lora_targets or config.lora_dropout):
         raise UsageError("--lora-alpha, --lora-dropout and --lora-targets need --lora-rank")
     return settings
 
 
-def check_questions(questions: Sequence[VideoQuestion], config: RlConfig, to: Settings) -> None:
+def algorithm_of(config: RlOptions) -> AlgoSpec:
+    """The algorithm that --algo names. Raises UsageError."""
+    try:
+        return parse_algo(config.algo)
+    except ValueError as error:
+        raise UsageError(f"--algo: {error}") from None
+
+
+def check_questions(
+    questions: Sequence[VideoQuestion], config: RlOptions, settings: Settings
+) -> None:
     """Whether these questions can be trained on with these options."""
-    if len(questions) < to.prompts_per_generation:
+    if len(questions) < settings.prompts_per_generation:
         raise UsageError(
-            f"{config.questions} gives {len(questions)} usable questions, but completions are drawn"
-            f" for {to.prompts_per_generation} at a time; give more questions, or a smaller"
-            " --per-device-train-batch-size or --gradient-accumulation-steps"
+            f"{config.questions} gives {len(questions)} usable questions, but completions are"
+            f" sampled for {settings.prompts_per_generation} at a time; give more questions, or a"
+            " smaller --per-device-train-batch-size or --gradient-accumulation-steps"
         )
     has_video = [any(ref.kind == "video" for ref in question.media) for question in questions]
-    if to.algo.uses_appo and not any(has_video):
+    needs_frames = settings.weighting and "frame_attention" in settings.weighting.needs
+    if needs_frames and not any(has_video):
+        algo = settings.algo
         raise UsageError(
-            f"{to.algo.name} weights tokens by their look at a video's frames, but none of the"
+            f"{algo.name} weights tokens by their look at a video's frames, but none of the"
             f" {len(questions)} questions of {config.questions} has a video; give questions about"
-            f" videos, or --algo {to.algo.name.removesuffix('+appo')}"
+            f" videos, or --algo {algo.name.removesuffix(f'+{algo.weighting}')}"
         )
     if config.template == "grounding" and not all(has_video):
         raise UsageError(
             f"--template grounding asks for times, but {has_video.count(False)} of"
             f" {len(questions)} questions have no video"
         )
-    if "iou" in " ".join(to.published) and not any(q.time_clues for q in questions):
+    times = settings.rewards.needing("time_clues")
+    if times and not any(question.time_clues for question in questions):
         raise UsageError(
-            f"times are rewarded ({', '.join(name for name in to.published if 'iou' in name)}), but"
-            f" none of the questions of {config.questions} says when; give questions with time"
-            " clues (NExT-GQA)"
+            f"times are rewarded ({', '.join(times)}), but none of the questions of"
+            f" {config.questions} has time clues; give questions with time clues (NExT-GQA)"
         )
-
-
-def num_processes() -> int:
-    """How many processes train together, as their launcher tells."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def process_number() -> int:
-    """Which of them this is, from 0."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def _published(config: RlConfig) -> dict[str, float]:
-    """Names and weights; of the grounding template APPO's, in real seconds unless told."""
-    weights = {}
-    if config.template == "grounding" and not config.published_rewards:
-        tiou = "next-gqa-tiou" if config.integer_seconds else "time-iou"
-        weights = {"next-gqa-accuracy": 1.0, "next-gqa-format": 0.1, tiou: 1.0}
-    for word in config.published_rewards:
-        name, _, weight = word.partition("=")
-        try:
-            weights[name] = float(weight)
-        except ValueError:
-            raise UsageError(
-                f"--published-rewards {word!r}: write NAME=WEIGHT, for example"
-                " video-r1-accuracy=0.9"
-            ) from None
-    if weights:
-        from train.rewards import PUBLISHED
-
-        if unknown := sorted(set(weights) - set(PUBLISHED)):
-            raise UsageError(
-                f"--published-rewards: no reward {', '.join(unknown)}; there are"
-                f" {', '.join(PUBLISHED)}"
-            )
-    return weights
 
 
 def _prompts_per_generation(trl: Mapping[str, Any], num_processes: int) -> int:
@@ -186,8 +174,52 @@ def _check_loss(trl: Mapping[str, Any]) -> None:
         )
 
 
+def _check_rollouts(config: RlOptions) -> None:
+    """What a rollout server needs is given, and nothing that only it reads is given without."""
+    if config.rollouts == "vllm":
+        if config.vllm_url is None:
+            raise UsageError(
+                "--rollouts vllm asks a vLLM server for completions: give its address by"
+                " --vllm-url, such as http://127.0.0.1:8000 (docs/guides/vllm_rollouts.md)"
+            )
+        return
+    for name in ("vllm_url", "trainer_host", "rollouts_ahead", "importance_cap"):
+        if getattr(config, name) != RlOptions.model_fields[name].default:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} needs --rollouts vllm")
+
+
+def _check_ratio(trl: Mapping[str, Any], given: Mapping[str, Any], algo: AlgoSpec) -> None:
+    """The importance ratio is one that the algorithm and the loss can be computed with."""
+    level = trl.get("importance_sampling_level", "token")
+    if level not in _RATIO_LEVELS:
+        raise UsageError(
+            f"--importance-sampling-level {level}: expected one of {', '.join(_RATIO_LEVELS)}"
+        )
+    if level != "token" and (algo.advantages != "group" or algo.weighting):
+        raise UsageError(
+            f"--importance-sampling-level {level} gives all tokens of a rollout the mean of its"
+            f" advantages, but {algo.name} gives tokens different ones; leave it out, or give"
+            " --algo grpo, dapo or dr-grpo"
+        )
+    if trl["loss_type"] != "cispo":
+        return
+    if given.get("epsilon_high") is None:
+        raise UsageError(
+            "--loss-type cispo reads --epsilon-high as the largest importance ratio itself, and"
+            f" {algo.name}'s {algo.epsilon_high:g} would cut every ratio to that; give"
+            " --epsilon-high, for example 5 (ScaleRL)"
+        )
+    if float(given["epsilon_high"]) < 1:
+        raise UsageError(
+            f"--epsilon-high {given['epsilon_high']:g} with --loss-type cispo is the largest"
+            " importance ratio, and an unchanged policy's is 1; give a larger number, for example"
+            " 5 (ScaleRL)"
+        )
+
+
 def _check_boundaries(trl: Mapping[str, Any]) -> None:
-    """Checkpoints fall where all that was sampled has been learned from."""
+    """Checkpoints are written only at generation boundaries, so no rollout is half used."""
     strategy = str(getattr(trl.get("save_strategy"), "value", trl.get("save_strategy", "steps")))
     if strategy == "best":
         raise UsageError("--save-strategy best needs evaluation; train.evaluate scores checkpoints")
@@ -224,39 +256,97 @@ def _least_multiple(micro_steps: int, accumulation: int) -> int:
     return steps
 
 
-def _check_perception(config: RlConfig, settings: Settings) -> None:
-    reader = {
-        f"--algo {settings.algo.name}": settings.algo.advantages == "segment",
-        "--group-reward sum": config.group_reward == "sum",
-        f"--appo-right-by {config.appo_right_by}": settings.algo.uses_appo
-        and config.appo_right_by != "accuracy",
-    }
-    wanting = [name for name, reads in reader.items() if reads]
+def _check_rewards(config: RlOptions, settings: Settings) -> None:
+    """Each segment that the algorithm reads is rewarded, and each reward has what it needs."""
+    plan = settings.rewards
     has_perception = any(s.role == "perception" for s in settings.template.segments)
-    if wanting and not has_perception:
+    has_judge = config.judge is not None
+    without_one = f"--template {config.template} has no observation"
+    readers = _readers(config, settings)
+    if "perception" in readers and not has_perception:
         raise UsageError(
-            f"{wanting[0]} rewards perception, but --template {config.template} has no observation;"
+            f"{readers['perception']} rewards perception, but {without_one}; use --template p2r"
+            + (", or --algo grpo" if ADVANTAGES[settings.algo.advantages].reads_perception else "")
+        )
+    if (named := plan.of("perception")) and not has_perception:
+        raise UsageError(
+            f"--reward perception:{named[0].reward.name} rewards perception, but {without_one};"
             " use --template p2r"
-            + (", or --algo grpo" if settings.algo.advantages == "segment" else "")
         )
-    if wanting and config.judge is None:
+    for role, reader in readers.items():
+        _check_is_rewarded(role, reader, plan, has_judge=has_judge)
+    if not has_judge and (needing := plan.needing("verdict")):
         raise UsageError(
-            f"{wanting[0]} rewards perception, which a judge does: give --judge (claude:MODEL,"
-            " openai:MODEL@URL or local:PATH)"
+            f"--reward {needing[0]} needs the judge's verdict: give --judge (claude:MODEL,"
+            " openai:MODEL@URL or local:PATH), or leave it out"
         )
-    if config.judge is not None and not has_perception:
+    _check_perception_is_read(settings, readers)
+    if has_judge and not has_perception:
         raise UsageError(
             f"--judge reads observations, but --template {config.template} has none; leave it out,"
             " or use --template p2r"
         )
-    if settings.algo.uses_appo and config.appo_tokens == "observation" and not has_perception:
+
+
+def _check_perception_is_read(settings: Settings, readers: Mapping[Role, str]) -> None:
+    """A reward of perception enters learning, unless its weight is 0."""
+    named = [each for each in settings.rewards.of("perception") if each.weight]
+    if not named or "perception" in readers or _weighting_reads_perception(settings):
+        return
+    raise UsageError(
+        f"--reward perception:{named[0].reward.name} rewards perception, but {readers['reasoning']}"
+        " learns from reasoning alone; use --algo pa-grpo, --group-reward sum, or"
+        f" perception:{named[0].reward.name}=0, which only logs it"
+    )
+
+
+def _weighting_reads_perception(settings: Settings) -> bool:
+    if settings.weighting is None:
+        return False
+    try:
+        settings.weighting.check(settings.template, rewards_perception=False)
+    except ValueError:
+        return True
+    return False
+
+
+def _readers(config: RlOptions, settings: Settings) -> dict[Role, str]:
+    """The segments whose rewards advantages are made of, each with the option that reads them."""
+    algo = f"--algo {settings.algo.name}"
+    if ADVANTAGES[settings.algo.advantages].reads_perception:
+        return dict.fromkeys(ROLES, algo)
+    if config.group_reward == "sum":
+        return dict.fromkeys(ROLES, "--group-reward sum")
+    return {"reasoning": algo}
+
+
+def _check_is_rewarded(role: Role, reader: str, plan: RewardPlan, *, has_judge: bool) -> None:
+    if not plan.rewards(role):
+        add = "perception:sufficient (with --judge)" if role == "perception" else "accuracy"
         raise UsageError(
-            f"--appo-tokens observation: --template {config.template} has no observation"
+            f"{reader} learns from the rewards of {role}, but --reward gives {role} none: add"
+            f" {add}, {role}:default, or one of weight 0 to switch its learning off"
+        )
+    if role == "perception" and not plan.of(role) and not has_judge:
+        raise UsageError(
+            f"{reader} rewards perception, which a judge does: give --judge (claude:MODEL,"
+            " openai:MODEL@URL or local:PATH), or a --reward perception:... of your own"
         )
 
 
-def _check_lengths(config: RlConfig, settings: Settings) -> None:
-    """A completion must be able to hold what the length reward pays for."""
+def _check_weighting(config: RlOptions, settings: Settings) -> None:
+    if settings.weighting is None:
+        return
+    plan, has_judge = settings.rewards, config.judge is not None
+    rewards_perception = bool(plan.of("perception")) or ("perception" in plan.default and has_judge)
+    try:
+        settings.weighting.check(settings.template, rewards_perception=rewards_perception)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _check_lengths(config: RlOptions, settings: Settings) -> None:
+    """A completion must be able to hold the lengths that earn the bonus."""
     for name in ("perception_tokens", "reasoning_tokens"):
         low, high = getattr(config, name)
         if not 0 <= low <= high:
@@ -264,8 +354,10 @@ def _check_lengths(config: RlConfig, settings: Settings) -> None:
             raise UsageError(f"{option} {low} {high}: give the least and the most number of tokens")
     if config.length_weight == 0 or config.length_bonus == 0:
         return
-    parts = {} if settings.published else {"reasoning": config.reasoning_tokens}
-    if config.judge is not None:
+    plan = settings.rewards
+    paid = plan.default | {n.segment for n in plan.named if "token_range" in n.reward.needs}
+    parts = {"reasoning": config.reasoning_tokens} if "reasoning" in paid else {}
+    if "perception" in paid and config.judge is not None:
         parts["perception"] = config.perception_tokens
     longest = sum(high for _, high in parts.values()) + _TAG_TOKENS * bool(parts)
     given = int(settings.trl["max_completion_length"])

@@ -1,25 +1,46 @@
 """The options of `python -m train.rl`; the string under each is its help.
 
 TRL's own options (`--learning-rate`, `--num-generations`, ...) stand beside them on the same
-command line; what cannot be given of them, and why, is in `REFUSED`.
+command line; those that cannot be given, and why, are in `REFUSED`.
 """
 
+from collections.abc import Collection
 from pathlib import Path
+from types import new_class
 from typing import Literal
 
 from pydantic import Field
 
-from schemas.config import Config
-from train.algorithms import GroupReward, RightBy, WeightedTokens
+from cli.config import UsageError
+from cli.option_groups import (
+    AnswerLeakOptions,
+    DecodeWorkerOptions,
+    DryRunOptions,
+    DtypeOptions,
+    FrameOptions,
+    JudgeOptions,
+    ModelOptions,
+    OutputOptions,
+    PluginOptions,
+    QuestionFileOptions,
+    RopePositionOptions,
+    TemplateOptions,
+    TrainedWeightsOptions,
+)
+from train.algorithms.registry import ALGORITHMS, TOKEN_WEIGHTINGS, GroupReward
+from train.algorithms.token_weighting import TokenWeighting
+from train.rewards.options import JudgeCallOptions, JudgeOutageOptions, RewardOptions
+from train.rewards.plan import reward_names
 
-# What a resumed run may change: how fast, how patient, what it may pay, and what it tells.
+# What a resumed run may change: pace, patience, money and reports.
 MAY_CHANGE_ON_RESUME = frozenset(
     {
+        "dry_run",
         "frame_cache",
         "decode_workers",
         "decode_timeout_seconds",
-        "judge_concurrency",
-        "judge_timeout_seconds",
+        "concurrency",
+        "timeout_seconds",
         "judge_pause_seconds",
         "judge_pauses",
         "judge_ahead",
@@ -30,11 +51,15 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "prices",
         "api_key_env",
         "local_batch_size",
-        "judge_device",
+        "device",
         "share_prompts",
+        "vllm_url",
+        "vllm_timeout_seconds",
+        "trainer_host",
         "pages_every",
         "page_groups",
-        "start_check",
+        "parity_check",
+        "save_dtype",
         # TRL's
         "disable_tqdm",
         "log_level",
@@ -48,22 +73,46 @@ MAY_CHANGE_ON_RESUME = frozenset(
     }
 )
 
-_REWARDS = "rewards are options of this command (--accuracy-weight, --published-rewards, ...)"
-_SAMPLER = "completions are drawn by our own sampler, which shares each prompt over its group"
+_REWARDS = "rewards are options of this command (--reward, --accuracy-weight, ...)"
+_SAMPLER = "completions come from our own sampler, which shares each prompt over its group"
+_ENGINE = "TRL's vLLM takes no videos; give --rollouts vllm and --vllm-url"
+_SERVER = "it is an option of the vLLM server, which you start (--rollouts vllm, --vllm-url)"
+_RATIO = "give --importance-cap, which truncates the ratio between learner and vLLM"
 _EVALUATION = "train.evaluate scores checkpoints"
 _NO_TOOLS = "completions are single turns without tools"
+_NO_UPLOAD = (
+    "TRL would upload the whole output folder, with the judge's replies and pictures of the clips;"
+    " upload model/ of the finished run yourself"
+)
 REFUSED = {
     "sync_ref_model": "no checkpoint holds a reference that moves, so a resumed run would learn"
     " against another one",
     "reward_weights": _REWARDS,
     "multi_objective_aggregation": _REWARDS,
-    "use_vllm": "vLLM is not wired to video prompts yet; " + _SAMPLER,
+    "use_vllm": _ENGINE,
+    "vllm_mode": _ENGINE,
+    "vllm_model_impl": _SERVER,
+    "vllm_enable_sleep_mode": _SERVER,
+    "vllm_structured_outputs_regex": "a completion is free text",
+    "vllm_server_base_url": _ENGINE,
+    "vllm_server_host": _ENGINE,
+    "vllm_server_port": _ENGINE,
+    "vllm_server_timeout": _ENGINE,
+    "vllm_group_port": _ENGINE,
+    "vllm_gpu_memory_utilization": _SERVER,
+    "vllm_max_model_length": _SERVER,
+    "vllm_tensor_parallel_size": _SERVER,
+    "vllm_importance_sampling_correction": _RATIO,
+    "vllm_importance_sampling_mode": _RATIO,
+    "vllm_importance_sampling_clip_max": _RATIO,
+    "vllm_importance_sampling_clip_min": _RATIO,
+    "vllm_importance_sampling_cap": _RATIO,
     "use_transformers_continuous_batching": _SAMPLER,
     "use_transformers_paged": _SAMPLER,
     "cache_implementation": _SAMPLER,
     "generation_kwargs": _SAMPLER + "; give --temperature, --top-p, --top-k or --min-p",
     "chat_template_kwargs": "the prompt is the template's (--template)",
-    "model_init_kwargs": "give --model-dtype; the model is loaded with SDPA attention",
+    "model_init_kwargs": "give --dtype; the model is loaded with SDPA attention",
     "trust_remote_code": "code that comes with a model is never run",
     "max_tool_calling_iterations": _NO_TOOLS,
     "off_policy_mask_threshold": "it assumes one advantage per rollout",
@@ -85,6 +134,14 @@ REFUSED = {
     "train_sampling_strategy": "TRL's sampler keeps groups together",
     "neftune_noise_alpha": "noise in embeddings would make sampling and learning differ",
     "label_smoothing_factor": "there are no labels",
+    "push_to_hub": _NO_UPLOAD,
+    "hub_model_id": _NO_UPLOAD,
+    "hub_strategy": _NO_UPLOAD,
+    "hub_token": _NO_UPLOAD,
+    "hub_private_repo": _NO_UPLOAD,
+    "hub_always_push": _NO_UPLOAD,
+    "hub_revision": _NO_UPLOAD,
+    "log_completions_hub_repo": _NO_UPLOAD,
 }
 """TRL's options that cannot be given here, and why."""
 
@@ -92,172 +149,118 @@ TRL_DEFAULTS = {
     "max_completion_length": 1024,
     "logging_steps": 1,
     "save_steps": 50,
+    "save_total_limit": 2,
     "report_to": "none",
 }
-"""Where our default is not TRL's. The algorithm's settings (`train.algorithms`) come on top."""
+"""Where our default is not TRL's. The algorithm's settings (`train.algorithms.registry`) come on
+top."""
 
 
-class RlConfig(Config):
-    """Options of `python -m train.rl`."""
+class RlOptions(
+    PluginOptions,
+    QuestionFileOptions[Path],
+    OutputOptions[Path],
+    DryRunOptions,
+    ModelOptions[str],
+    JudgeOptions[str | None],
+    TemplateOptions,
+    FrameOptions,
+    RopePositionOptions,
+    DecodeWorkerOptions,
+    DtypeOptions,
+    TrainedWeightsOptions,
+    RewardOptions,
+    AnswerLeakOptions,
+    JudgeOutageOptions,
+    JudgeCallOptions,
+    defaults={"judge": None, "freeze_vision": True},
+    choices={"dtype": lambda: ("auto", "float32", "bfloat16")},
+    renamed={"start_check": "parity_check"},
+    notes={
+        "model": "Training starts from it; it is also the reference where --beta is not 0.",
+        "output_dir": "It gets checkpoints, the final model, metrics.jsonl, pages of rollouts and"
+        " the judge's ledger.",
+        "judge": "It earns perception its reward.",
+        "template": "Perception rewards need p2r. grounding (answer and time, for questions with"
+        " time clues) is by default rewarded as APPO does it: accuracy + 0.1 format + time IoU.",
+        "dry_run": "Here memory by part on each GPU, as train.plan prints it; nothing is loaded.",
+        "dtype": "Here auto is float32 for weights that train (small updates would be lost in"
+        " bfloat16; passes run in bfloat16 on a GPU anyway, --bf16), and bfloat16 for what is"
+        " frozen under LoRA on a GPU.",
+        "freeze_vision": "The tower then runs once per prompt for all passes.",
+        "lora_dropout": "Above 0 each completion is forwarded with its own copy of the prompt.",
+    },
+):
+    """Options of `python -m train.rl`, except those of token weightings."""
 
     algo: str
-    """Algorithm: grpo, dapo, dr-grpo, pa-grpo or pa-dapo, each also with +appo. It sets
-    --loss-type, --beta, --epsilon and --epsilon-high, unless they are given."""
-    model: str
-    """Checkpoint to start from, a folder or hub id; also the reference model where --beta is not
-    0."""
-    questions: Path
-    """Question file: JSON, JSONL or CSV, gzipped or not, in one of the formats of --format."""
-    media_root: Path
-    """Folder under which every path of the question file lies; nothing outside it is opened."""
-    output_dir: Path
-    """Folder for checkpoints, the final model, metrics.jsonl, pages and the judge's ledger. The
-    same command with the same folder resumes."""
-    judge: str | None = None
-    """Judge of observations, which earns perception its reward: claude:MODEL, openai:MODEL@URL,
-    local:PATH_OR_HUB_ID, or oracle:SEED (sandbox only). It sees text only."""
-
-    format: Literal[
-        "auto", "video-r1", "videop2r", "nextgqa", "perception-test", "seed-bench-r1", "jsonl"
-    ] = "auto"
-    """Layout of the question file; auto looks at its content."""
-    strip_prefix: tuple[str, ...] = ()
-    """Leading parts to cut off the file's paths, for files that hold somebody else's absolute
-    paths."""
-    follow_symlinks: bool = False
-    """Follow symbolic links that lead out of the media root (hub caches are made of them)."""
-    limit: int | None = Field(None, ge=1)
-    """Use only the first N rows of the question file."""
-    template: Literal["p2r", "think-answer", "grounding"] = "p2r"
-    """Trace template that the model is asked for; perception rewards need p2r. grounding (answer
-    and time, for questions with time clues) is rewarded as APPO does it: accuracy + 0.1 format +
-    time IoU, in real seconds unless --integer-seconds; --published-rewards changes that."""
-    frames: str = "uniform:16"
-    """Which frames of a video: uniform:N, or fps:R,max=N."""
-    max_pixels: int = Field(128 * 28 * 28, ge=28 * 28)
-    """Largest frame, in pixels; larger ones are scaled down, none is scaled up."""
-    reader: Literal["decord", "pyav", "decord-then-pyav"] = "decord"
-    """Who decodes videos."""
-    decode_timeout_seconds: float = Field(60, gt=0)
-    """Time that one file may take to decode before its question counts as unreadable."""
-    decode_workers: int = Field(2, ge=1)
-    """Processes that decode, per training process."""
-    frame_cache: Path | None = None
-    """Folder for decoded frames, shared with builds and evaluation; default ~/.cache/p2r/frames."""
-
-    model_dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    """Number format of the weights that learn; auto is the checkpoint's. Passes run in bfloat16 on
-    a GPU anyway (--bf16), and small updates would be lost in bfloat16 weights."""
-    freeze_vision: bool = True
-    """Do not train the vision tower; it then runs once per prompt for all passes."""
-    lora_rank: int = Field(0, ge=0)
-    """Train a LoRA adapter of this rank instead of all weights; 0 trains the weights."""
-    lora_alpha: int | None = Field(None, ge=1)
-    """LoRA's scale; by default twice the rank."""
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
-    """LoRA's dropout. Above 0 each completion is forwarded with its own copy of the prompt."""
-    lora_targets: tuple[str, ...] = ()
-    """Layers that get an adapter; by default all linear layers of the language model."""
+    """Algorithm. It sets --loss-type, --beta, --epsilon and --epsilon-high, unless they are given.
+    """
+    group_reward: GroupReward = "reasoning"
+    """The reward of a rollout under algorithms with one advantage per rollout (grpo, dapo,
+    dr-grpo): its reasoning reward, or the sum of perception and reasoning (VideoP2R's ablation
+    "without separation")."""
     share_prompts: bool = True
     """Forward a prompt once for all of its completions; off is the plain path, same numbers."""
-    start_check: bool = True
+    parity_check: bool = True
     """Before the first step, compare vision tokens, token ids and log-probs of one question between
-    generation and learning, and refuse to start where they differ."""
-
-    group_reward: GroupReward = "reasoning"
-    """The reward of a rollout under grpo, dapo and dr-grpo: its reasoning reward, or the sum of
-    perception and reasoning (VideoP2R's ablation "without separation"; needs a judge)."""
-    accuracy_weight: float = 1.0
-    """Weight of the accuracy terms: the answer's metric, the judge's verdict."""
-    format_weight: float = 1.0
-    """Weight of the format terms: a segment's tags are well formed."""
-    length_weight: float = 1.0
-    """Weight of the length terms; 0 switches them off."""
-    length_bonus: float = 0.2
-    """What a segment earns whose accuracy and format are above 0 and whose length is in range."""
-    perception_tokens: tuple[int, int] = (128, 320)
-    """Least and most tokens of an observation that earn the bonus."""
-    reasoning_tokens: tuple[int, int] = (320, 512)
-    """Least and most tokens of think and answer together that earn the bonus."""
-    integer_seconds: bool = False
-    """Score times in whole seconds, as APPO's released reward does, not in real ones."""
-    published_rewards: tuple[str, ...] = ()
-    """Rewards of APPO's released code as NAME=WEIGHT, for example video-r1-accuracy=0.9
-    video-r1-format=0.1; their sum is then the reasoning reward. Names: video-r1-accuracy,
-    video-r1-format, next-gqa-accuracy, next-gqa-format, next-gqa-tiou, think-length, and time-iou
-    (in real seconds; not released)."""
-    allow_leaks: bool = False
-    """Ask the judge also about observations that claim the answer; by default their accuracy is
-    0."""
-
-    missing_rewards_limit: float = Field(0.2, ge=0, le=1)
-    """Share of a step's verdicts without a reply above which training pauses, asks again, and at
-    last stops with a checkpoint."""
-    judge_pause_seconds: float = Field(10, ge=0)
-    """The first such pause; each further one is twice as long, 5 minutes at most."""
-    judge_pauses: int = Field(5, ge=0)
-    """After so many pauses training stops."""
-    judge_ahead: bool = True
-    """Ask the judge about an observation as soon as it is closed, while the rest of its completion
-    is drawn; a completion that breaks its template later was judged for nothing."""
-    judge_prompt: Literal["sufficiency", "sufficiency-short"] = "sufficiency"
-    """What the judge is asked: the paper's prompt, or a shorter one for small judges."""
-    judge_max_tokens: int = Field(512, ge=1)
-    """Longest judge reply, in tokens."""
-    judge_retries: int = Field(2, ge=0)
-    """How often a judge whose reply holds no verdict is asked again before it counts as missing."""
-    judge_temperature: float | None = Field(None, ge=0)
-    """The judge's sampling temperature, for backends that take one."""
-    judge_concurrency: int = Field(64, ge=1)
-    """Calls in flight at most, per training process."""
-    judge_timeout_seconds: float = Field(120, gt=0)
-    """Time that one call may take before it counts as failed and is tried again."""
-    requests_per_minute: int | None = Field(None, ge=1)
-    """Rate limit of the judge, in requests, per training process."""
-    tokens_per_minute: int | None = Field(None, ge=1)
-    """Rate limit of the judge, in tokens, per training process."""
-    max_cost_usd: float | None = Field(None, gt=0)
-    """Stop with a checkpoint before the judge costs more, per training process, in US dollars."""
-    prices: Path | None = None
-    """TOML file of prices that adds to or replaces the built-in table."""
-    api_key_env: str | None = None
-    """Environment variable whose key goes to an openai:MODEL@URL judge; OPENAI_API_KEY goes only to
-    OpenAI's own host."""
-    local_batch_size: int = Field(8, ge=1)
-    """Requests per forward pass of a local: judge."""
-    judge_device: str | None = None
-    """Device of a local: judge, as torch names it; default: a GPU if there is one."""
-
-    appo_strategy: Literal["soft", "hard", "soft-or-all", "all", "every-frame"] = "soft"
-    """Crucial frames, with +appo: those that right rollouts look at (soft), right but not wrong
-    ones (hard), right ones or, when none is right, all (soft-or-all), all rollouts (all), or every
-    frame of the video (every-frame)."""
-    appo_score_tokens: int = Field(15, ge=1)
-    """K1: a rollout's interest in a frame is the mean of so many of its highest attentions, in
-    tokens."""
-    appo_frames_per_rollout: int = Field(3, ge=1)
-    """K2: so many best frames of a rollout count as looked at."""
-    appo_tokens_per_frame: int = Field(128, ge=1)
-    """K3: so many tokens of each rollout follow a crucial frame. At or above the completions'
-    length attention no longer matters."""
-    appo_max_weight: float = Field(1.7, ge=1)
-    """The largest weight of a token; the smallest is 1, and 1 here switches the weights off."""
-    appo_reward_threshold: float = 0.5
-    """A rollout is right when its accuracy is at least this."""
-    appo_divergence: Literal["released", "kl"] = "released"
-    """How rollouts are compared at a token: as the published code does it (released), or by the
-    paper's formula (kl)."""
-    appo_right_by: RightBy = "accuracy"
-    """Whose accuracy says that a rollout is right: the answer's, the observation's (perception), or
-    both. APPO knows the answer's only; anything else changes the published algorithm."""
-    appo_tokens: WeightedTokens = "all"
-    """Which tokens may weigh more than 1: all, or those of the observation only. The latter changes
-    the published algorithm."""
-    appo_detach: bool = True
-    """Weights are plain numbers. The published code lets gradient flow through them; that is not
-    offered here."""
-
+    sampler and trainer, and refuse to start where they differ."""
+    rollouts: Literal["inprocess", "vllm"] = "inprocess"
+    """Who samples completions: this command's own processes, or a vLLM server that serves --model
+    (docs/guides/vllm_rollouts.md)."""
+    vllm_url: str | None = None
+    """Address of the vLLM server, such as http://127.0.0.1:8000."""
+    vllm_timeout_seconds: float = Field(600, gt=0)
+    """Longest wait for the next bytes of the vLLM server."""
+    trainer_host: str | None = None
+    """Name or address under which the vLLM server reaches this machine to receive weights; by
+    default the address of the network that the server is in."""
+    rollouts_ahead: int = Field(0, ge=0, le=1)
+    """With --rollouts vllm: 1 samples the next generation while this one is learned from, with
+    weights that are one generation old; 0 waits for new weights."""
+    importance_cap: float = Field(2.0, ge=1)
+    """With --rollouts vllm: a token's importance ratio between learner and sampler counts up to
+    this."""
     pages_every: int = Field(50, ge=0)
-    """Write a page of rollouts every so many steps (and their records as JSON Lines); 0 never."""
+    """Write a page of rollouts (and their records as JSON Lines) every N steps; 0 never."""
     page_groups: int = Field(4, ge=1)
     """Most groups on a page."""
+
+
+def rl_config_class() -> type[RlOptions]:
+    """`RlOptions` with the options of every registered token weighting, and all names in its help.
+
+    Load plugins first: what they register is then part of it. Raises UsageError where an option of
+    a weighting has the name of another one.
+    """
+    _refuse_shadowing()
+    options = [weighting.options for weighting in TOKEN_WEIGHTINGS.values()]
+    plain = [name for name, spec in ALGORITHMS.items() if not spec.weighting]
+    weighted = " or ".join(f"+{name}" for name in TOKEN_WEIGHTINGS)
+    notes = {
+        "algo": f"One of {', '.join(plain)}, each also with {weighted} behind it.",
+        "reward": f"Names: {reward_names()}.",
+    }
+    composed: type[RlOptions] = new_class("RlConfig", (RlOptions, *options), {"notes": notes})
+    return composed
+
+
+def _refuse_shadowing() -> None:
+    taken = {*RlOptions.model_fields, *RlOptions.former_names, "help_all", "print_config"}
+    for weighting in TOKEN_WEIGHTINGS.values():
+        refuse_taken_options(weighting, taken)
+        taken |= {*weighting.options.model_fields}
+
+
+def refuse_taken_options(weighting: type[TokenWeighting], taken: Collection[str]) -> None:
+    """Raise UsageError where an option of a weighting has a name that is taken already."""
+    for name in weighting.options.model_fields:
+        if name in taken:
+            raise UsageError(
+                f"the token weighting {weighting.name} has an option {name}, which train.rl has"
+                " already; rename the option, or the weighting"
+            )
+
+
+RlConfig = rl_config_class()
+"""Options of `python -m train.rl` without a plugin."""

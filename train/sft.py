@@ -1,14 +1,15 @@
-"""`python -m train.sft`: warm a video language model up on a dataset of traces.
+"""`python -m train.sft`: fine-tune a video language model on a dataset of traces.
 
     python -m train.sft --model Qwen/Qwen2.5-VL-7B-Instruct --dataset out/cot --media-root videos \
         --output-dir out/sft
     accelerate launch -m train.sft ...                     # several GPUs; the batch stays 16 rows
+    python -m train.sft ... --dry-run                      # memory of each GPU, nothing is loaded
 
-Questions and videos are the prompt, the trace is what is learned, with the ground truth as its
+The prompt is a question with its video; the completion is the trace with the ground truth as its
 answer (VideoP2R, arXiv:2511.11113, section 4: one epoch, 16 frames, 128 x 28 x 28 pixels, 16 rows a
-step). Where the paper is silent its lineage decides: learning rate 1e-6, linear decay, gradients
-clipped at 5. Training is `trl.SFTTrainer`; what is ours is that the video reaches the model, that
-the loss is on the completion alone, and that no row is cut or trained without its video.
+step). Settings that the paper leaves out are those of the code that it builds on: learning rate
+1e-6, linear decay, gradients clipped at 5. The trainer is `trl.SFTTrainer` with our collator, which
+passes the video on, restricts the loss to the completion, and never cuts a row.
 """
 
 import sys
@@ -16,10 +17,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from schemas.config import EXIT_OK, EXIT_STOPPED, UsageError, run_command
+from cli.config import EXIT_OK, EXIT_STOPPED, UsageError, run_command, say
+from cli.output_folder import check_folder, claim_folder, has_begun, left_as_it_was
+from train.early_checks import refuse_missing_model, refuse_missing_trackers
+from train.plan import print_plan
 from train.sft_options import MAY_CHANGE_ON_RESUME, REFUSED, SftConfig, accumulation_steps
 from train.training_options import (
-    OPTIONS_FILE,
     parse_training_command,
     print_training_options,
     refuse_changed_training_options,
@@ -27,17 +30,19 @@ from train.training_options import (
 )
 
 if TYPE_CHECKING:
-    from train.frame_loader import FrameLoader
-    from train.sft_collator import BatchesAhead
-    from train.sft_data import TokenRow
+    from train.data.frame_loader import FrameLoader
+    from train.data.model_inputs import VideoInputs
+    from train.data.sft_collator import BatchesAhead
+    from train.data.sft_dataset import TokenRow
+    from train.monitoring.model_card import ModelCard
     from train.sft_setup import SftData
-    from train.video_inputs import VideoInputs
 
 PROG = "train.sft"
+_REPORT_TO = ("tensorboard",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check everything, train, report."""
+    """Check options, folder and data, train, write the report."""
     config, trl = parse_training_command(
         SftConfig,
         "SFTConfig",
@@ -45,21 +50,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog=PROG,
         description="Fine-tune a video language model on traces.",
         refused=REFUSED,
+        check=_check_early,
     )
-    from train.processes import is_first_process
-    from train.sft_report import REPORT
-    from train.sft_setup import open_frames
+    refuse_missing_trackers(trl.get("report_to", _REPORT_TO))
+    if has_begun(config.output_dir, PROG):
+        refuse_changed_training_options(config, trl, config.output_dir, MAY_CHANGE_ON_RESUME)
+    if config.dry_run:
+        return print_plan(config, trl)
+    from train.data.frame_loader import FrameLoader
+    from train.monitoring.sft_report import REPORT
+    from train.trainers.checkpoint_files import only_run_in
+    from train.trainers.distributed import is_first_process
 
     arguments = _arguments(config, trl)
-    with arguments.main_process_first(desc="output folder"):
-        _claim(config, trl)
     if (config.output_dir / REPORT).exists():
-        print(f"{config.output_dir} is finished: {config.output_dir / 'report.md'}")
+        say(f"{config.output_dir} is finished: {config.output_dir / 'report.md'}", sys.stdout)
         return EXIT_OK
     if is_first_process():
         print_training_options(config, trl)
     with ExitStack() as closing:
-        loader = closing.enter_context(open_frames(config))
+        closing.enter_context(left_as_it_was(config.output_dir, PROG))
+        closing.enter_context(only_run_in(config.output_dir))
+        loader = closing.enter_context(
+            FrameLoader.from_options(config, config.media_root, workers=config.decode_workers)
+        )
         return _train(config, trl, arguments, loader, closing)
 
 
@@ -71,39 +85,50 @@ def _train(
     closing: ExitStack,
 ) -> int:
     from schemas.runs import start_run
-    from train.models import load_processor
-    from train.processes import is_first_process
-    from train.sft_setup import hold_to_what_was_begun, prepare_data
-    from train.sft_trainer import StopOnSignal
+    from train.modeling.loading import load_processor, processor_family
+    from train.modeling.numerics import NotFiniteError
+    from train.sft_ending import finish, model_card
+    from train.sft_setup import prepare_data, refuse_changed_content
+    from train.trainers.checkpoint_files import checkpoint_to_resume
+    from train.trainers.checkpoints import after_divergence
+    from train.trainers.distributed import is_first_process
+    from train.trainers.sft_trainer import StopOnSignal
 
     run = start_run([PROG, *sys.argv[1:]], config.as_json() | {"trl": trl})
     inputs, data = prepare_data(config, loader, load_processor(config.model))
-    hold_to_what_was_begun(config, data.dataset_id)
+    refuse_changed_content(config, data.dataset_id)
     if is_first_process():
-        print(data.lengths.sentence(), file=sys.stderr)
-    trainer = _trainer(config, arguments, inputs, data, closing)
+        say(data.lengths.sentence())
+    card = model_card(config, trl, data, processor_family(inputs.processor), run.as_json())
+    trainer = _trainer(config, arguments, inputs, data, closing, card)
     stop = StopOnSignal()
     trainer.add_callback(stop)
+    if is_first_process():
+        claim_folder(config.output_dir, PROG)
+        save_training_options(config, trl, config.output_dir)
     try:
-        trainer.train(resume_from_checkpoint=_checkpoint(config, arguments.world_size))
+        found = checkpoint_to_resume(config.output_dir, num_processes=arguments.world_size)
+        trainer.train(resume_from_checkpoint=None if found is None else str(found))
+    except NotFiniteError as error:
+        say(f"{PROG}: stopped: {after_divergence(error, config.output_dir)}")
+        return EXIT_STOPPED
     finally:
         stop.restore()
-    if stop.is_told and trainer.state.global_step < trainer.state.max_steps:
-        print(
+    if stop.is_asked and trainer.state.global_step < trainer.state.max_steps:
+        say(
             f"{PROG}: stopped after step {trainer.state.global_step} of {trainer.state.max_steps};"
-            " the same command again resumes",
-            file=sys.stderr,
+            " the same command again resumes"
         )
         return EXIT_STOPPED
-    _finish(config, trainer, inputs, data, run.as_json())
+    finish(config, trainer, inputs, data, card)
     return EXIT_OK
 
 
 def _arguments(config: SftConfig, trl: dict[str, Any]) -> Any:
-    """TRL's configuration: our options and the paper's defaults, then what the user gave."""
+    """TRL's configuration: our options and the paper's defaults, then the user's TRL options."""
     import torch
 
-    from train.trl_library import SFTConfig
+    from train.trainers.trl_imports import SFTConfig
 
     on_gpu = torch.cuda.is_available() and not trl.get("use_cpu")
     bf16 = on_gpu and torch.cuda.is_bf16_supported() and not trl.get("fp16")
@@ -118,8 +143,10 @@ def _arguments(config: SftConfig, trl: dict[str, Any]) -> Any:
         "gradient_checkpointing": (
             on_gpu if config.gradient_checkpointing is None else config.gradient_checkpointing
         ),
-        "report_to": ["tensorboard"],
+        "report_to": list(_REPORT_TO),
         "prediction_loss_only": True,
+        # The newest and the one before it, should that be damaged: each is several models large.
+        "save_total_limit": 2,
         "dataloader_pin_memory": on_gpu,
         # Rows are prepared and cut to length here, not by TRL.
         "max_length": None,
@@ -134,16 +161,11 @@ def _arguments(config: SftConfig, trl: dict[str, Any]) -> Any:
     return arguments
 
 
-def _claim(config: SftConfig, trl: dict[str, Any]) -> None:
-    """Make the output folder ours, or see that it is the same run's."""
-    out = config.output_dir
-    if (out / OPTIONS_FILE).is_file():
-        refuse_changed_training_options(config, trl, out, MAY_CHANGE_ON_RESUME)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"--output-dir {out} holds something else; give a new folder")
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        save_training_options(config, trl, out)
+def _check_early(config: SftConfig) -> None:
+    """What needs neither torch nor TRL."""
+    if check_folder(config.output_dir, PROG) and has_begun(config.output_dir, PROG):
+        refuse_changed_training_options(config, None, config.output_dir, MAY_CHANGE_ON_RESUME)
+    refuse_missing_model(config.model)
 
 
 def _trainer(
@@ -152,51 +174,44 @@ def _trainer(
     inputs: "VideoInputs",
     data: "SftData",
     closing: ExitStack,
+    card: "ModelCard",
 ) -> Any:
     """The model and its trainer. Held-out rows are TRL's evaluation dataset."""
-    import torch
+    from judges.backends.model_files.texts import refuse_foreign_tokens
+    from train.data.sft_dataset import end_token_id
+    from train.modeling.families import family_of
+    from train.modeling.loading import load_policy, training_dtype
+    from train.modeling.lora import adapter_from_options
+    from train.modeling.vision_cache import vision_tower
+    from train.trainers.sft_trainer import VideoSFTTrainer, row_numbers
 
-    from train.models import load_policy
-    from train.sft_data import end_token_id
-    from train.sft_trainer import VideoSFTTrainer, row_numbers
-
-    dtype = config.model_dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if config.lora_rank and torch.cuda.is_available() else "float32"
+    dtype = training_dtype(config.dtype, has_adapter=config.lora_rank > 0)
     model = load_policy(config.model, dtype=dtype, device="cpu", attention=config.attention)
+    refuse_foreign_tokens(config.model, model, inputs.processor)
     _end_generation_at(model, end_token_id(inputs))
     if config.freeze_vision:
-        model.model.visual.requires_grad_(False)
-    adapter = None
-    if config.lora_rank:
-        from train.adapters import lora_config
-
-        adapter = lora_config(
-            config.lora_rank,
-            alpha=config.lora_alpha,
-            dropout=config.lora_dropout,
-            targets=config.lora_targets,
-        )
+        vision_tower(model).requires_grad_(False)
     num_train = len(data.train)
     held_out = range(num_train, num_train + len(data.held_out))
     ahead = batches_ahead(arguments, inputs, [*data.train, *data.held_out])
     closing.callback(ahead.close)
     return VideoSFTTrainer(
         rows_ahead=ahead,
+        write_card=card.write,
         model=model,
         args=arguments,
         processing_class=inputs.processor,
         train_dataset=row_numbers(range(num_train)),
         eval_dataset=row_numbers(held_out) if held_out else None,
-        peft_config=adapter,
+        peft_config=adapter_from_options(config, family_of(model.config)),
     )
 
 
 def batches_ahead(
     arguments: Any, inputs: "VideoInputs", rows: "Sequence[TokenRow]"
 ) -> "BatchesAhead":
-    """The trainer's collator: batches of row numbers, two steps of them prepared ahead."""
-    from train.sft_collator import BatchesAhead, SftCollator
+    """The trainer's collator: batches of row numbers, prepared two steps ahead."""
+    from train.data.sft_collator import BatchesAhead, SftCollator
 
     collate = SftCollator(inputs, pad_to_multiple_of=arguments.pad_to_multiple_of)
     return BatchesAhead(
@@ -208,51 +223,11 @@ def batches_ahead(
 
 
 def _end_generation_at(model: Any, end: int) -> None:
-    """The saved model stops where its training ended."""
+    """Make the saved model stop generating at the token that ends the training targets."""
     known = model.generation_config.eos_token_id
     ends = [] if known is None else [known] if isinstance(known, int) else list(known)
     if end not in ends:
         model.generation_config.eos_token_id = [end, *ends]
-
-
-def _checkpoint(config: SftConfig, num_processes: int) -> str | None:
-    """The checkpoint to go on from. Raises UsageError where there are only foreign ones."""
-    from train.resuming import last_whole_checkpoint
-
-    found = last_whole_checkpoint(config.output_dir, num_processes=num_processes)
-    if found is None and any(config.output_dir.glob("checkpoint-*/trainer_state.json")):
-        raise UsageError(
-            f"the checkpoints in {config.output_dir} were not written by {num_processes} processes;"
-            " resume with as many as the run was begun with"
-        )
-    return None if found is None else str(found)
-
-
-def _finish(
-    config: SftConfig,
-    trainer: Any,
-    inputs: "VideoInputs",
-    data: "SftData",
-    run: dict[str, Any],
-) -> None:
-    """Measure, save the model, write the report."""
-    from train.sft_ending import finish
-
-    facts = {
-        "model": config.model,
-        "dataset": {
-            "id": data.dataset_id,
-            "files": [str(path) for path in config.dataset],
-            "rows_trained": len(data.train),
-            "rows_held_out": len(data.held_out),
-        },
-        "target": config.target,
-        "template": data.template.name,
-        "prompt_id": data.prompt_id,
-        "frame_spec": {"policy": config.frames, "max_pixels": config.max_pixels},
-        "lengths": {**vars(data.lengths), "sentence": data.lengths.sentence()},
-    }
-    finish(config, trainer, inputs, data.held_out_questions, facts, run)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,40 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from schemas.config import Config, UsageError
+from cli.config import UsageError
+from cli.option_groups import (
+    AttentionOptions,
+    BatchSizeOptions,
+    DecodeWorkerOptions,
+    DryRunOptions,
+    DtypeOptions,
+    FrameOptions,
+    LearningRateOptions,
+    LimitOptions,
+    MediaRootOptions,
+    ModelOptions,
+    OutputOptions,
+    PluginOptions,
+    RopePositionOptions,
+    SeedOptions,
+    TemplateOptions,
+    TrainedWeightsOptions,
+)
+from schemas.traces import TEMPLATES
 
 EFFECTIVE_BATCH = 16
 
-# What a resumed run may change: how it is watched and how fast, never what is learned.
+# What a resumed run may change: speed, logging and saving, never what is learned.
 MAY_CHANGE_ON_RESUME = frozenset(
     {
+        "dry_run",
         "frame_cache",
         "decode_timeout_seconds",
         "decode_workers",
         "decode_first",
         "held_out_max_new_tokens",
         "held_out_batch_size",
+        "save_dtype",
         # TRL's
         "logging_steps",
         "logging_strategy",
@@ -55,13 +76,13 @@ REFUSED: Mapping[str, str] = {
     "dataloader_persistent_workers": "there are no workers",
     "dataloader_prefetch_factor": "there are no workers",
     "dataloader_multiprocessing_context": "there are no workers",
-    "model_init_kwargs": "--model-dtype and --attention say how the model is loaded",
+    "model_init_kwargs": "--dtype and --attention say how the model is loaded",
     "trust_remote_code": "code that comes with a model is never run",
     "chat_template_path": "the model's own chat template is used, as RL and evaluation use it",
     "eos_token": "the end token is the one that the chat template writes after an answer",
     "pad_token": "set it in the model's tokenizer",
     "resume_from_checkpoint": "the same command again resumes",
-    "load_best_model_at_end": "choose among the checkpoints, each is a model of its own",
+    "load_best_model_at_end": "choose among the checkpoints: each is a complete model",
     "do_train": "it always trains",
     "do_predict": "python -m train.evaluate does that",
     "train_sampling_strategy": "rows are shuffled, so that a resumed run sees the same order",
@@ -69,45 +90,51 @@ REFUSED: Mapping[str, str] = {
 }
 
 
-class SftConfig(Config):
+class SftConfig(
+    PluginOptions,
+    ModelOptions[str],
+    MediaRootOptions[Path],
+    OutputOptions[Path],
+    DryRunOptions,
+    LimitOptions,
+    TemplateOptions,
+    FrameOptions,
+    RopePositionOptions,
+    DecodeWorkerOptions,
+    BatchSizeOptions[int | None],
+    LearningRateOptions,
+    SeedOptions,
+    DtypeOptions,
+    AttentionOptions,
+    TrainedWeightsOptions,
+    defaults={"template": "auto", "batch_size": None, "seed": 42},
+    choices={
+        "template": lambda: ("auto", *TEMPLATES),
+        "dtype": lambda: ("auto", "float32", "bfloat16"),
+    },
+    notes={
+        "dry_run": "Here memory by part on each GPU, as train.plan prints it; nothing is loaded.",
+        "output_dir": "It holds checkpoints, the model and the report.",
+        "template": "auto is the dataset's own (its prompt_id says which); think-answer on a p2r"
+        " dataset leaves the observations out.",
+        "batch_size": "Here: rows per optimizer step, over all processes and accumulated"
+        " micro-batches; default 16, or what --per-device-train-batch-size and"
+        " --gradient-accumulation-steps make.",
+        "dtype": "Here auto is float32 for weights that train (bfloat16 would round small updates"
+        " away), and bfloat16 under LoRA on a GPU.",
+        "lora_rank": "The saved model has them merged, the adapter is saved beside it.",
+    },
+):
     """Options of `python -m train.sft`."""
 
-    model: str
-    """Model to start from: a folder or a hub id of the family Qwen2.5-VL or Qwen3-VL."""
     dataset: tuple[Path, ...]
     """Output folder of a build, its dataset folder, or Parquet files."""
-    media_root: Path
-    """Folder under which every path of the dataset lies; nothing outside it is opened."""
-    output_dir: Path
-    """Folder for checkpoints, the model and the report. The same command again resumes."""
-
     target: Literal["gold", "teacher"] = "gold"
-    """Which answer stands in the trace that is learned: the ground truth or the teacher's."""
-    template: Literal["auto", "p2r", "think-answer", "grounding"] = "auto"
-    """Trace template to learn; auto is the dataset's own (its prompt_id tells). think-answer on a
-    p2r dataset leaves the observations out.
-    """
-    limit: int | None = Field(None, ge=1)
-    """Use only the first N rows of the dataset."""
+    """Which answer ends the trace that is learned: the ground truth or the teacher's."""
     max_length: int | None = Field(8192, ge=1)
-    """Rows that are longer, in tokens, prompt and video included, are dropped and reported; none is
+    """Rows with more tokens than this, prompt and video included, are dropped and reported; none is
     ever cut. none keeps all.
     """
-
-    frames: str = "uniform:16"
-    """Which frames of a video: uniform:N, or fps:R,max=N."""
-    max_pixels: int = Field(128 * 28 * 28, ge=28 * 28)
-    """Largest frame, in pixels; larger ones are scaled down, none is scaled up."""
-    reader: Literal["decord", "pyav", "decord-then-pyav"] = "decord"
-    """Who decodes videos."""
-    follow_symlinks: bool = False
-    """Follow symbolic links that lead out of the media root (hub caches are made of them)."""
-    frame_cache: Path | None = None
-    """Folder for decoded frames, shared with builds; default ~/.cache/p2r/frames."""
-    decode_timeout_seconds: float = Field(60, gt=0)
-    """Time that one file may take to decode."""
-    decode_workers: int = Field(2, ge=1)
-    """Processes that decode what is not in the frame cache."""
     decode_first: bool = False
     """Decode every file before training starts: slow the first time, but then no file can stop the
     run.
@@ -115,45 +142,18 @@ class SftConfig(Config):
 
     num_train_epochs: float = Field(1.0, gt=0)
     """Passes over the dataset."""
-    batch_size: int | None = Field(None, ge=1)
-    """Rows per optimiser step, over all processes and accumulated micro-batches; default 16, or
-    what the next two options make.
-    """
     per_device_train_batch_size: int = Field(1, ge=1)
     """Rows of one forward pass in one process."""
     gradient_accumulation_steps: int | None = Field(None, ge=1)
-    """Micro-batches per optimiser step; default: as many as --batch-size needs with the processes
-    that there are.
+    """Micro-batches per optimizer step; default: as many as --batch-size needs with the number of
+    processes.
     """
-    learning_rate: float = Field(1e-6, ge=0)
-    """Peak learning rate of AdamW."""
     max_grad_norm: float = Field(5.0, ge=0)
     """Gradients are clipped to this norm (VideoP2R's lineage: 5)."""
-    seed: int = Field(42, ge=0)
-    """Seed of the order of rows and of everything drawn."""
-
     bf16: bool | None = None
     """Compute in bfloat16; default: on a GPU that can."""
-    model_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """How weights are kept; auto is float32 for weights that train (bfloat16 would round small
-    updates away), bfloat16 under LoRA on a GPU.
-    """
-    attention: str = "sdpa"
-    """Attention implementation of transformers."""
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass to save memory; default: on a GPU."""
-    freeze_vision: bool = False
-    """Train the language model only, not the vision tower."""
-    lora_rank: int = Field(0, ge=0)
-    """Rank of LoRA adapters; 0 trains the weights themselves. The saved model has them merged, the
-    adapter is saved beside it.
-    """
-    lora_alpha: int | None = Field(None, ge=1)
-    """LoRA's alpha; default twice the rank."""
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout of LoRA's inputs."""
-    lora_targets: tuple[str, ...] = ()
-    """Names of the layers that get an adapter; default: the linear layers of the language model."""
 
     held_out_questions: Path | None = None
     """Question file on which template adherence is measured at the end; default: rows of the
@@ -182,9 +182,9 @@ class SftConfig(Config):
 
 
 def accumulation_steps(config: SftConfig, num_processes: int) -> int:
-    """Micro-batches per optimiser step in each process. Raises UsageError for what does not fit.
+    """Micro-batches per optimizer step in each process. Raises UsageError for what does not fit.
 
-    Without options a step has 16 rows, however many processes there are.
+    Without options a step has 16 rows, whatever the number of processes.
     """
     at_once = config.per_device_train_batch_size * num_processes
     given = config.gradient_accumulation_steps

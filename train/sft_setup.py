@@ -1,18 +1,17 @@
-"""What a fine-tuning run trains on: read, each file checked, held out, tokenised, not too long."""
+"""Sets up a fine-tuning run: reads the dataset, checks its files, holds rows out, tokenises."""
 
 import json
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from cli.config import UsageError
+from cli.output_folder import has_begun
 from judges.backends.base import BackendUnavailableError
 from judges.backends.local import find_folder
-from judges.backends.weights import weights_id
-from media.cache import default_cache_dir
-from media.sampling import FrameSpec
-from schemas.annotations import read_questions
-from schemas.config import UsageError
-from schemas.dataset_files import (
+from judges.backends.model_files.identity import weights_id
+from schemas.annotations.reader import read_questions
+from schemas.dataset_rows import (
     dataset_card_id,
     find_dataset_files,
     read_dataset_rows,
@@ -20,10 +19,11 @@ from schemas.dataset_files import (
 )
 from schemas.prompting import task_prompt
 from schemas.questions import VideoQuestion
+from schemas.serialization import write_text
 from schemas.traces import TraceTemplate
-from train.frame_loader import FrameLoader
-from train.processes import is_first_process, wait_for_all_processes
-from train.sft_data import (
+from train.data.frame_loader import FrameLoader
+from train.data.model_inputs import VideoInputs
+from train.data.sft_dataset import (
     LengthReport,
     SftRow,
     TokenRow,
@@ -35,14 +35,14 @@ from train.sft_data import (
     within_length,
 )
 from train.sft_options import SftConfig
-from train.video_inputs import VideoInputs
+from train.trainers.distributed import is_first_process, wait_for_all_processes
 
 _BEGUN_WITH = "begun_with.json"
 
 
 @dataclass(frozen=True)
 class SftData:
-    """What a run trains on and is measured on."""
+    """The rows that a run trains on, and the questions that it is measured on."""
 
     dataset_id: str
     template: TraceTemplate
@@ -53,32 +53,10 @@ class SftData:
     lengths: LengthReport
 
 
-def open_frames(config: SftConfig) -> FrameLoader:
-    """Frames of the media under the configured root. Raises UsageError."""
-    if not config.media_root.is_dir():
-        raise UsageError(
-            f"--media-root {config.media_root} is not a folder; give the folder under which the"
-            " dataset's paths lie"
-        )
-    try:
-        return FrameLoader(
-            config.media_root,
-            spec=FrameSpec.parse(config.frames, config.max_pixels),
-            cache_dir=config.frame_cache or default_cache_dir(),
-            reader=config.reader,
-            timeout_seconds=config.decode_timeout_seconds,
-            workers=config.decode_workers,
-            follow_symlinks=config.follow_symlinks,
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
 def prepare_data(
     config: SftConfig, loader: FrameLoader, processor: Any
 ) -> tuple[VideoInputs, SftData]:
-    """Read, check every file, hold out, tokenise, drop what is too long."""
-
+    """Read, check every file, hold out, tokenise, drop what is too long. Raises UsageError."""
     try:
         files = find_dataset_files(config.dataset)
         rows = list(islice(read_dataset_rows(files), config.limit))
@@ -87,14 +65,17 @@ def prepare_data(
     if not rows:
         raise UsageError(f"--dataset {' '.join(map(str, config.dataset))} has no rows")
     template = dataset_template(rows, config.template)
-    inputs = VideoInputs(processor, loader, template)
+    inputs = VideoInputs(processor, loader, template, rope_positions=config.rope_positions)
     all_rows = sft_rows(rows, template, target=config.target)
-    asked = _held_out_questions(config)
-    questions = [*(row.question for row in all_rows), *asked]
+    given = _held_out_questions(config)
+    questions = [*(row.question for row in all_rows), *given]
     refuse_unusable_files(questions, loader, decode=config.decode_first)
     count = 0 if config.held_out_questions else config.held_out_rows
     to_train, held_out = hold_out(all_rows, count, config.seed)
-    tokens = tokenised(to_train, inputs)
+    try:
+        tokens = tokenised(to_train, inputs)
+    except ValueError as error:  # such as a processor that does not belong to the model
+        raise UsageError(f"--model {config.model} cannot read the dataset: {error}") from error
     names = [row.question.question_id for row in to_train]
     kept, lengths = within_length(tokens, names, inputs, config.max_length)
     if not kept:
@@ -107,15 +88,15 @@ def prepare_data(
         prompt_id=_prompt_id(all_rows[0], template),
         train=[tokens[place] for place in kept],
         held_out=tokenised(held_out, inputs),
-        held_out_questions=asked or [row.question for row in held_out],
+        held_out_questions=given or [row.question for row in held_out],
         lengths=lengths,
     )
 
 
-def hold_to_what_was_begun(config: SftConfig, dataset_id: str) -> None:
-    """A resumed run learns from the same rows and starts from the same weights. Raises UsageError.
+def refuse_changed_content(config: SftConfig, dataset_id: str) -> None:
+    """Raise UsageError where a resumed run would see another dataset or other initial weights.
 
-    The options alone do not say so: another dataset may lie at the same path.
+    Equal options do not exclude that: another dataset may lie at the same path.
     """
     try:
         weights = weights_id(find_folder(config.model))
@@ -123,19 +104,19 @@ def hold_to_what_was_begun(config: SftConfig, dataset_id: str) -> None:
         raise UsageError(f"--model {config.model}: {error}") from None
     now = {"dataset": dataset_id, "model": weights}
     file = config.output_dir / _BEGUN_WITH
-    if file.is_file():
+    if file.is_file() and has_begun(config.output_dir, "train.sft"):
         begun = json.loads(file.read_text("utf-8"))
         changed = [name for name in now if begun.get(name) != now[name]]
         if changed:
-            told = "; ".join(
+            changes = "; ".join(
                 f"{name} was {begun.get(name)}, is now {now[name]}" for name in changed
             )
             raise UsageError(
-                f"{config.output_dir} was begun with other content: {told}; give the old files to"
-                " resume, or another --output-dir to begin anew"
+                f"{config.output_dir} was begun with other content: {changes}; give the old files"
+                " to resume, or another --output-dir to begin anew"
             )
     elif is_first_process():
-        file.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+        write_text(file, json.dumps(now, indent=2) + "\n")
     wait_for_all_processes()
 
 

@@ -2,38 +2,41 @@
 
     config, trl = parse_training_command(SftConfig, "SFTConfig", argv, prog=..., description=...)
 
-`config` holds our options (`schemas.config`), `trl` what the user gave of TRL's, by field name and
+`config` holds our options (`cli.config`), `trl` what the user gave of TRL's, by field name and
 typed as TRL types them: `SFTConfig(**trl, ...)`. An option that both have is ours. Flags and the
-keys of `--config FILE.yaml` may be of either kind. `--help` tells ours at once; `--help-all` loads
-TRL and tells all.
+keys of `--config FILE.yaml` may be of either kind. `--help` lists ours at once; `--help-all` loads
+TRL and lists all.
 """
 
 import argparse
-import difflib
 import json
-import os
 import sys
 import tempfile
 import types
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from schemas.config import (
-    DEFAULT_ALIASES,
+from cli.config import (
     EXIT_OK,
     Config,
     UsageError,
+    config_parser,
     differing_options,
     exit_with_usage_error,
+    file_keys,
     print_config,
     read_config,
     save_config,
+    say,
 )
-from schemas.option_parser import OptionParser, option_name, option_parser
+from cli.option_parser import OptionParser, nearest_option, option_name
+from cli.plugins import load_plugins_of
+from schemas.serialization import REDACTED, redact, write_text
+from train.early_checks import known_options
 
 TrlConfigName = Literal["SFTConfig", "GRPOConfig"]
 C = TypeVar("C", bound=Config)
@@ -51,11 +54,24 @@ def parse_training_command(
     prog: str,
     description: str,
     refused: Mapping[str, str] | None = None,
+    check: Callable[[C], None] | None = None,
 ) -> tuple[C, dict[str, Any]]:
     """Our configuration, and TRL's fields that the user gave; ends the process as other commands.
 
     `refused` are fields of TRL that cannot be given here, each with the sentence that says why.
+    `check` is called with our configuration before TRL is loaded for the rest; what it raises is
+    raised here.
     """
+    refusals: list[UsageError] = []
+
+    def checked(config: C) -> None:
+        try:
+            if check is not None:
+                check(config)
+        except UsageError as error:
+            refusals.append(error)
+            raise
+
     try:
         return read_training_command(
             config_class,
@@ -64,8 +80,11 @@ def parse_training_command(
             prog=prog,
             description=description,
             refused=refused or {},
+            check=checked,
         )
     except UsageError as error:
+        if error in refusals:
+            raise
         exit_with_usage_error(prog, error)
 
 
@@ -77,17 +96,19 @@ def read_training_command(
     prog: str,
     description: str,
     refused: Mapping[str, str],
+    check: Callable[[C], None] | None = None,
 ) -> tuple[C, dict[str, Any]]:
     """As `parse_training_command`, but wrong usage raises `UsageError`."""
-    about = f"{description} --help-all also tells the options of TRL's {trl_config}."
-    own = option_parser(
-        config_class, prog=prog, description=about, aliases=DEFAULT_ALIASES, positional=()
-    )
+    about = f"{description} --help-all also lists the options of TRL's {trl_config}."
+    if "plugin" in config_class.model_fields:
+        load_plugins_of(argv)  # before --help-all, which lists what they register
+    own = config_parser(config_class, prog, about)
     others = _TrlOptions(trl_config, config_class, refused, own)
     if "--help-all" in argv:
         print(own.format_help() + others.help_text())
         sys.exit(EXIT_OK)
     own_words, other_words = _split_words(argv, own)
+    others.refuse_unknown_flags(other_words)
     file = _value_of(own_words, "--config")
     with _own_part(file, config_class, others) as (part, from_file):
         if part is not None:
@@ -96,27 +117,28 @@ def read_training_command(
             config = read_config(config_class, own_words, prog=prog, description=about)
         except UsageError as error:
             raise UsageError(str(error).replace(str(part), str(file))) from None
+    if check is not None:
+        check(config)
     return config, from_file | others.read_flags(other_words)
 
 
 def save_training_options(config: Config, trl: Mapping[str, Any], folder: Path) -> None:
     """Write both into `folder`, for `refuse_changed_training_options` of a resumed run."""
     save_config(config, folder / OPTIONS_FILE)
-    temporary = folder / f".{_TRL_FILE}.{os.getpid()}"
-    temporary.write_text(json.dumps(trl, indent=2, default=str) + "\n", encoding="utf-8")
-    temporary.replace(folder / _TRL_FILE)
+    write_text(folder / _TRL_FILE, json.dumps(_shown_trl(trl), indent=2) + "\n")
 
 
 def refuse_changed_training_options(
-    config: Config, trl: Mapping[str, Any], folder: Path, may_change: Collection[str]
+    config: Config, trl: Mapping[str, Any] | None, folder: Path, may_change: Collection[str]
 ) -> None:
     """Raise `UsageError` when options differ from those that `folder` was begun with.
 
-    `may_change` names our fields and TRL's that may differ on resume.
+    `may_change` names our fields and TRL's that may differ on resume. TRL's are not compared where
+    they are not known yet (None).
     """
     differences = differing_options(config, folder / OPTIONS_FILE, may_change)
-    saved: dict[str, Any] = json.loads((folder / _TRL_FILE).read_text("utf-8"))
-    given: dict[str, Any] = json.loads(json.dumps(trl, default=str))
+    saved = {} if trl is None else _saved_trl(folder / _TRL_FILE)
+    given = {} if trl is None else _shown_trl(trl)
     for name in sorted({*saved, *given} - {*may_change}):
         if saved.get(name, MISSING) != given.get(name, MISSING):
             was, now = (
@@ -131,11 +153,28 @@ def refuse_changed_training_options(
         )
 
 
+def _saved_trl(path: Path) -> dict[str, Any]:
+    try:
+        saved: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} should hold TRL's options of the run to resume, but cannot be read ({error});"
+            " use another --output-dir"
+        ) from None
+    return saved
+
+
+def _shown_trl(trl: Mapping[str, Any]) -> dict[str, Any]:
+    """TRL's options as they are stored and printed: without keys."""
+    shown: dict[str, Any] = json.loads(redact(json.dumps(trl, default=str)))
+    return shown | {name: REDACTED for name in shown if name.endswith("_token") and shown[name]}
+
+
 def print_training_options(config: Config, trl: Mapping[str, Any]) -> None:
     """The resolved configuration as YAML that `--config` takes, on stderr."""
     print_config(config)
-    for name, value in trl.items():
-        print(f"{name.replace('_', '-')}: {json.dumps(value, default=str)}", file=sys.stderr)
+    for name, value in _shown_trl(trl).items():
+        say(f"{name.replace('_', '-')}: {json.dumps(value)}")
 
 
 class _TrlOptions:
@@ -149,9 +188,21 @@ class _TrlOptions:
         own: OptionParser,
     ) -> None:
         self._name = name
-        self._own_fields = set(config_class.model_fields)
-        self._own_flags = [flag for flag in own._option_string_actions if flag.startswith("--")]
+        self._own_fields = set(file_keys(config_class))
+        self._own_flags = own.long_flags()
         self._refused = refused
+
+    def refuse_unknown_flags(self, words: Sequence[str]) -> None:
+        """Raise UsageError for flags that neither we nor TRL have, without loading TRL."""
+        names = [word.split("=", 1)[0][2:] for word in words if word.startswith("--")]
+        self._refuse(names)
+        known = known_options(self._name)
+        if known is None:
+            return
+        for name in names:
+            field = name.replace("-", "_")
+            if field not in known and field.removeprefix("no_") not in known:
+                self._raise_unknown(name, [each.replace("_", "-") for each in known])
 
     def read_flags(self, words: Sequence[str]) -> dict[str, Any]:
         """Typed values of the fields that `words` give."""
@@ -171,7 +222,8 @@ class _TrlOptions:
         for key, value in keys.items():
             name = key.replace("-", "_")
             if name not in actions:
-                near = self._nearest(name.replace("_", "-"))
+                theirs = [field.name.replace("_", "-") for field in self._fields]
+                near = self._nearest(name.replace("_", "-"), theirs)
                 raise UsageError(
                     f"--config {file} has an unknown key {key!r}; did you mean {near!r}?"
                 )
@@ -203,9 +255,9 @@ class _TrlOptions:
 
     @cached_property
     def _class(self) -> Any:
-        import train.trl_library
+        import train.trainers.trl_imports
 
-        return getattr(train.trl_library, self._name)
+        return getattr(train.trainers.trl_imports, self._name)
 
     @cached_property
     def _fields(self) -> list[Any]:
@@ -215,7 +267,7 @@ class _TrlOptions:
     @cached_property
     def _parser(self) -> argparse.ArgumentParser:
         """TRL's own parser, in which only given fields have a value."""
-        from train.models import dataclass_parser
+        from train.modeling.loading import dataclass_parser
 
         parser: argparse.ArgumentParser = dataclass_parser(self._class)
         parser.error = _raise_usage_error  # type: ignore[method-assign]
@@ -245,13 +297,16 @@ class _TrlOptions:
             raise UsageError(
                 f"unexpected argument {word!r}: options are given as --name VALUE, see --help"
             )
-        flag = word.split("=", 1)[0]
-        raise UsageError(f"unknown option {flag}; did you mean --{self._nearest(flag[2:])}?")
-
-    def _nearest(self, name: str) -> str:
         theirs = [field.name.replace("_", "-") for field in self._fields]
-        names = [flag[2:] for flag in self._own_flags] + theirs
-        return str(difflib.get_close_matches(name, names, n=1, cutoff=0)[0])
+        self._raise_unknown(word.split("=", 1)[0].lstrip("-"), theirs)
+
+    def _raise_unknown(self, name: str, theirs: Sequence[str]) -> NoReturn:
+        raise UsageError(f"unknown option --{name}; did you mean --{self._nearest(name, theirs)}?")
+
+    def _nearest(self, name: str, theirs: Sequence[str]) -> str:
+        taken = {each.replace("_", "-") for each in self._refused}
+        names = [flag[2:] for flag in self._own_flags]
+        return nearest_option(name, [*names, *(each for each in theirs if each not in taken)])
 
 
 def _split_words(argv: Sequence[str], own: OptionParser) -> tuple[list[str], list[str]]:
@@ -290,8 +345,7 @@ def _own_part(
             content = yaml.safe_load(Path(file).read_text("utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError, OSError):
             content = None  # `read_config` says what is wrong with it
-    aliases = {flag.lstrip("-") for flags in DEFAULT_ALIASES.values() for flag in flags}
-    own = {*config_class.model_fields, *(alias.replace("-", "_") for alias in aliases)}
+    own = file_keys(config_class)
     foreign = (
         {key: content[key] for key in content if str(key).replace("-", "_") not in own}
         if isinstance(content, dict)

@@ -27,12 +27,12 @@ from tqdm import tqdm
 from media.sampling import FrameSpec
 from schemas.questions import MediaRef, VideoQuestion
 from schemas.traces import TEMPLATES
-from train.evaluation.answering import VideoAnswerer
+from train.data.frame_loader import FrameLoader
+from train.data.model_inputs import VideoInputs
 from train.evaluation.predictions import Prediction
-from train.frame_loader import FrameLoader
-from train.models import load_policy, load_processor
-from train.sampling_rules import Sampling
-from train.video_inputs import VideoInputs
+from train.evaluation.video_answerer import VideoAnswerer
+from train.modeling.loading import load_policy, load_processor
+from train.rollouts.token_sampling import Sampling
 
 _STILLS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -52,8 +52,8 @@ class P2RModel(lmms):
     """A checkpoint of `train.sft` or `train.rl`, or any Qwen2.5-VL or Qwen3-VL.
 
     `reply` "answer" gives the task the answer alone, "full" the whole trace (then list both tags in
-    lmms-eval's --reasoning_tags). A question whose media cannot be read is answered by an empty
-    text, and counted aloud.
+    lmms-eval's --reasoning_tags). A question whose media cannot be read gets an empty answer
+    and is counted in a warning.
     """
 
     is_simple = True

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
-from judges.answers import extract_tolerant
+from judges.scoring.text import extract_tolerant
 from schemas.questions import MediaRef, ProblemType, VideoQuestion
 
 _OPTION = re.compile(r"^\s*\(?([A-J])[.):]\s*\S")
@@ -15,8 +15,8 @@ def question_of(
 ) -> VideoQuestion:
     """A task's text as a question: lines such as `A. text` are its options.
 
-    What stands behind the options tells how to answer and is left out, aloud. Without options the
-    whole text is the question. The gold answer is the task's matter.
+    Text after the options is the task's own instruction; it is dropped and reported to `say`.
+    Without options the whole text is the question. The gold answer stays with the task.
     """
     lines = context.replace("<image>", "").replace("<video>", "").strip().splitlines()
     places = [number for number, line in enumerate(lines) if _OPTION.match(line)]

@@ -3,55 +3,128 @@
     python -m judges.audit gate AUDIT --baseline judge.json --write-baseline    # once
     python -m judges.audit gate AUDIT --baseline judge.json                     # after each change
 
-Both judges are held against the same people's labels on the same rows. An unscored verdict agrees
+Both judges are compared with the same people's labels on the same rows. An unscored verdict agrees
 with nobody, so a prompt whose replies cannot be read any more does not pass.
 """
 
+import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from judges.audits.baseline import Baseline, baseline_of, read_baseline, write_baseline
-from schemas.config import EXIT_OK, EXIT_ROWS_FAILED, Config, UsageError
+from cli.config import EXIT_OK, EXIT_ROWS_FAILED, UsageError, say
+from cli.option_groups import AuditOptions, JudgeOptions, ResamplingOptions
+from schemas.serialization import write_text
 
 if TYPE_CHECKING:
-    from judges.audits.fall import Fall
-    from judges.audits.views import JudgeView
+    from judges.audits.arrays import AuditRows, JudgeView
+    from judges.statistics.cluster_bootstrap import Booleans, Estimate
+    from judges.statistics.paired_comparison import Comparison
 
-EXIT_FELL = EXIT_ROWS_FAILED
+EXIT_WORSE = EXIT_ROWS_FAILED
 SOURCE = "source"
 
 
-class GateConfig(Config):
+class GateConfig(
+    AuditOptions,
+    JudgeOptions[str | None],
+    ResamplingOptions,
+    defaults={"judge": None},
+    notes={
+        "judge": "Here: the one to compare, as given to `run`, or `source` for the one that made "
+        "the data; needed where the audit has several."
+    },
+):
     """Options of `judges.audit gate`."""
 
-    audit: Path
-    """Folder of the audit, whose labels both are held against."""
     baseline: Path
     """JSON file with a judge's earlier verdicts, written by --write-baseline."""
     write_baseline: bool = False
     """Store the judge's verdicts of now as the baseline, in place of a comparison."""
-    judge: str | None = None
-    """The judge to look at, as given to `run`, or `source` for the one that made the data; needed
-    where the audit has asked several."""
     variant: str | None = None
-    """The judge's prompt, where the audit has asked with several."""
+    """The judge's prompt, where the audit has verdicts by several."""
     alpha: float = Field(0.05, gt=0, lt=0.5)
     """How often a judge that has not become worse may be stopped by chance."""
-    resamples: int = Field(2000, ge=200)
-    """How many times videos are resampled for the interval of the difference."""
-    seed: int = 0
-    """Seed of the resampling."""
+
+
+class Baseline(BaseModel):
+    """A judge's verdicts by row, without media or labels: it can be kept in a repository."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["p2r-judge-baseline-1"] = "p2r-judge-baseline-1"
+    judge: str
+    variant: str
+    prompt_ids: tuple[str, ...]
+    verdicts: dict[str, Literal["yes", "no", "unscored"]] = Field(min_length=1)
+
+
+def baseline_of(view: "JudgeView") -> Baseline:
+    """The verdicts of a judge, to be stored."""
+    return Baseline(
+        judge=view.judge,
+        variant=view.variant,
+        prompt_ids=tuple(sorted(view.prompt_ids)),
+        verdicts={one.item_id: one.verdict for one in view.verdicts if one is not None},
+    )
+
+
+def read_baseline(path: Path) -> Baseline:
+    """A stored baseline. Raises UsageError."""
+    try:
+        return Baseline.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(
+            f"--baseline {path} cannot be read ({error.strerror}); store one first with "
+            "--write-baseline"
+        ) from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"]) or "the file"
+        raise UsageError(
+            f"--baseline {path} is no baseline of judges.audit gate ({place}: {problem['msg']}); "
+            "store one with --write-baseline"
+        ) from None
+
+
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Store it, atomically."""
+    text = json.dumps(baseline.model_dump(mode="json"), indent=1, sort_keys=True)
+    write_text(path, f"{text}\n")
+
+
+@dataclass(frozen=True)
+class AgreementChange:
+    """Agreement with people before and now; the baseline is first in `comparison`.
+
+    A positive difference is a regression. Its interval has the level 1 - 2 alpha: what lies below
+    its lower end has a chance of alpha.
+    """
+
+    comparison: "Comparison"
+    before: "Estimate"
+    now: "Estimate"
+    unscored_before: int
+    unscored_now: int
+    one_sided_p: float
+
+    def is_regression(self, alpha: float) -> bool:
+        """Whether agreement fell by more than chance explains, weighted and unweighted.
+
+        Both must say so: the weighted interval is of this population, the test of any rows like
+        these. One video has no interval, and proves nothing.
+        """
+        return bool(self.comparison.difference.low > 0) and self.one_sided_p < alpha
 
 
 def gate(config: GateConfig) -> int:
     """Compare, or store. Exit status 0: not worse, or stored; 1: agreement fell; 2: cannot tell."""
-    from judges.audits.fall import fall_of, is_significant
+    from judges.audits.arrays import audit_rows, judge_views
     from judges.audits.store import AuditStore
-    from judges.audits.views import audit_rows, judge_views
     from schemas.runs import start_run
 
     baseline = None if config.write_baseline else read_baseline(config.baseline)
@@ -62,14 +135,14 @@ def gate(config: GateConfig) -> int:
     if baseline is None:
         stored = baseline_of(view)
         write_baseline(config.baseline, stored)
-        print(f"wrote {len(stored.verdicts)} verdicts of {view.name} to {config.baseline}")
+        words = f"wrote {len(stored.verdicts)} verdicts of {view.name} to {config.baseline}"
+        say(words, sys.stdout)
         return EXIT_OK
-    fall = fall_of(
+    change = agreement_change(
         baseline, view, rows, alpha=config.alpha, resamples=config.resamples, seed=config.seed
     )
-    has_fallen = is_significant(fall, config.alpha)
-    _print(fall, baseline, view, config.alpha, has_fallen=has_fallen)
-    return EXIT_FELL if has_fallen else EXIT_OK
+    _print(change, baseline, view, config.alpha)
+    return EXIT_WORSE if change.is_regression(config.alpha) else EXIT_OK
 
 
 def chosen_view(views: "Sequence[JudgeView]", config: GateConfig) -> "JudgeView":
@@ -97,29 +170,92 @@ def chosen_view(views: "Sequence[JudgeView]", config: GateConfig) -> "JudgeView"
     )
 
 
-def _print(
-    fall: "Fall", baseline: Baseline, view: "JudgeView", alpha: float, *, has_fallen: bool
-) -> None:
-    from judges.audits.views import view_name
-    from judges.audits.wording import is_too_few, p_value, percent, points
+def agreement_change(
+    baseline: Baseline,
+    view: "JudgeView",
+    rows: "AuditRows",
+    *,
+    alpha: float,
+    resamples: int,
+    seed: int,
+) -> AgreementChange:
+    """Compare on all rows of the baseline that people decided. Raises UsageError."""
+    import numpy as np
 
-    seen = fall.comparison
+    from judges.audits.arrays import correctness
+    from judges.statistics.cluster_bootstrap import share
+    from judges.statistics.paired_comparison import compare_judges, worse_now_p
+
+    is_used = _comparable_rows(baseline, view, rows)
+    words_before = [baseline.verdicts.get(item.item_id, "") for item in rows.items]
+    words_now = ["" if one is None else one.verdict for one in view.verdicts]
+    before, now = (correctness(one, rows.reference, is_used) for one in (words_before, words_now))
+    # Correctness against a column of ones: unscored counts as wrong.
+    comparison = compare_judges(
+        before,
+        now,
+        np.where(is_used, 1.0, np.nan),
+        rows.design,
+        level=1 - 2 * alpha,
+        resamples=resamples,
+        seed=seed,
+    )
+    return AgreementChange(
+        comparison=comparison,
+        before=share(before, rows.design, resamples=resamples, seed=seed),
+        now=share(now, rows.design, resamples=resamples, seed=seed),
+        unscored_before=_count_unscored(words_before, is_used),
+        unscored_now=_count_unscored(words_now, is_used),
+        one_sided_p=worse_now_p(comparison),
+    )
+
+
+def _comparable_rows(baseline: Baseline, view: "JudgeView", rows: "AuditRows") -> "Booleans":
+    """Rows of the baseline that people decided; the judge must have a verdict on all of them."""
+    import numpy as np
+
+    is_used: Booleans = ~np.isnan(rows.reference) & np.array(
+        [item.item_id in baseline.verdicts for item in rows.items], dtype=np.bool_
+    )
+    if not is_used.any():
+        raise UsageError(
+            f"none of the {len(baseline.verdicts)} rows of the baseline has a label in this audit; "
+            "give the audit that it was stored from, and label rows with judges.audit label"
+        )
+    num_missing = int((is_used & ~view.is_asked).sum())
+    if num_missing:
+        raise UsageError(
+            f"{view.name} has not judged {num_missing} of the {int(is_used.sum())} labelled rows "
+            "of the baseline; ask it about all of them with judges.audit run"
+        )
+    return is_used
+
+
+def _count_unscored(words: Sequence[str], is_used: "Booleans") -> int:
+    return sum(word == "unscored" and bool(used) for word, used in zip(words, is_used, strict=True))
+
+
+def _print(change: AgreementChange, baseline: Baseline, view: "JudgeView", alpha: float) -> None:
+    from judges.audits.arrays import view_name
+    from judges.audits.report.number_format import is_too_few, p_value, percent, points
+
+    seen = change.comparison
     before = view_name(baseline.judge, baseline.variant) if baseline.variant else baseline.judge
-    print(f"baseline  {before}  {', '.join(baseline.prompt_ids)}")
-    print(f"now       {view.name}  {', '.join(sorted(view.prompt_ids))}")
+    say(f"baseline  {before}  {', '.join(baseline.prompt_ids)}", sys.stdout)
+    say(f"now       {view.name}  {', '.join(sorted(view.prompt_ids))}", sys.stdout)
     print(
         f"agreement with people on the same {seen.num_rows} rows of {seen.num_videos} videos: "
-        f"{percent(fall.before)}, now {percent(fall.now)}"
+        f"{percent(change.before)}, now {percent(change.now)}"
     )
     print(
         f"only the baseline right {seen.only_first_right}, only now right "
-        f"{seen.only_second_right}; unscored {fall.unscored_before}, now {fall.unscored_now}"
+        f"{seen.only_second_right}; unscored {change.unscored_before}, now {change.unscored_now}"
     )
     print(
         f"fall {points(seen.difference)}, {100 * (1 - 2 * alpha):g} % interval; one-sided McNemar "
-        f"p {p_value(fall.one_sided_p)}"
+        f"p {p_value(change.one_sided_p)}"
     )
-    if has_fallen:
+    if change.is_regression(alpha):
         print("FAILED: agreement with people has fallen, by more than chance explains")
         return
     print("passed: no fall that chance would not explain")

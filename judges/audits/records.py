@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from schemas.questions import VideoQuestion
+from judges.scoring.choices import chosen_letter, read_choices
+from schemas.questions import ProblemType, VideoQuestion
 
 Verdict = Literal["yes", "no", "unscored"]
 Label = Literal["sufficient", "insufficient", "consistent", "inconsistent", "unsure"]
@@ -35,7 +36,7 @@ class Stratum:
 
 @dataclass(frozen=True)
 class AuditItem:
-    """One verdict of the audited judge: what it judged, what it said, and what it stands for.
+    """One verdict of the audited judge: its text, its word, and the rows that it stands for.
 
     `weight` is 1 / `inclusion_probability`: how many rows of the population this one represents.
     `position` is its place in the blind random order in which people see the rows. `draw` and
@@ -60,7 +61,7 @@ class AuditItem:
 
 @dataclass(frozen=True)
 class AuditLabel:
-    """What a person said of a row. `origin`: `page`, `file:<name>` or `sandbox truth`.
+    """One person's label on a row. `origin`: `page`, `file:<name>` or `sandbox truth`.
 
     `label` is None where the annotator took an earlier label back; only the history has those.
     """
@@ -75,7 +76,7 @@ class AuditLabel:
 
 @dataclass(frozen=True)
 class AuditVerdict:
-    """What a judge said of a row, asked in one certain way.
+    """A judge's verdict on a row, for one kind of request.
 
     `permutation` 0 is the question as published, `probe` "" the row's own observation, else
     `probe_text` is what was put in its place. `call_keys` are all calls that were made for it,
@@ -110,3 +111,23 @@ class AuditVerdict:
             self.probe,
             self.repeat,
         )
+
+
+@dataclass(frozen=True)
+class ShownChoice:
+    """An option as pages list it."""
+
+    letter: str
+    text: str
+    is_gold: bool
+
+
+def shown_choices(question: VideoQuestion) -> tuple[ShownChoice, ...]:
+    """The options; of a multiple choice question the correct one is marked."""
+    if question.problem_type is not ProblemType.MULTIPLE_CHOICE:
+        return tuple(ShownChoice("", option, False) for option in question.options)
+    gold = chosen_letter(question.solution, question.options)
+    return tuple(
+        ShownChoice(choice.letter, choice.text, choice.letter == gold)
+        for choice in read_choices(question.options)
+    )

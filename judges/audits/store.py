@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, get_args
 
-from judges.audits.kinds import KINDS, SUFFICIENCY, AuditKind
+from judges.audits.audit_kinds import KINDS, SUFFICIENCY, AuditKind
+from judges.audits.ledger_tables import AUDIT_MIGRATIONS, AuditLedger
 from judges.audits.records import (
     REAL,
     AuditError,
@@ -23,9 +24,8 @@ from judges.audits.records import (
     Stratum,
     Verdict,
 )
-from judges.audits.tables import AUDIT_MIGRATIONS, AuditLedger
-from schemas.ledger_errors import LedgerLockedError
-from schemas.ledger_samples import QUESTION_COLUMNS, stored_question
+from schemas.ledger.accepted_samples import QUESTION_COLUMNS, stored_question
+from schemas.ledger.file import LedgerLockedError
 from schemas.runs import RunInfo
 
 __all__ = [
@@ -117,11 +117,6 @@ class AuditStore:
     def close(self) -> None:
         """Commit what is queued and let the file go. A second close does nothing."""
         self.ledger.close()
-
-    @property
-    def config_path(self) -> Path:
-        """Where the options of `sample` are saved."""
-        return self.folder / CONFIG_NAME
 
     @property
     def num_items(self) -> int:
@@ -216,7 +211,7 @@ class AuditStore:
         self.ledger.flush()
 
     def withdraw_label(self, item_id: str, annotator: str, *, origin: str = "page") -> None:
-        """Take back what `annotator` said of an item: it counts as not labelled."""
+        """Withdraw the label of `annotator` on an item: it counts as not labelled."""
         self.add_label(AuditLabel(item_id, annotator, None, "", utc_now(), origin))
 
     def verdicts(self) -> list[AuditVerdict]:

@@ -1,14 +1,16 @@
 """What a backend is: requests of text and frames in, a reply of text and usage out.
 
-One async interface for all. A backend makes exactly one attempt per call and never retries; it says
-what went wrong by the exception it raises, and `judges.backends.calls` decides what follows.
+One async interface for all. A backend makes exactly one attempt per call and never retries; the
+exception says what went wrong, and `judges.backends.calls` decides what follows.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
-from schemas.ids import content_id
+from cli.config import UsageError
+from schemas.serialization import content_id
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,9 @@ Part = TextPart | ImagePart
 class ChatRequest:
     """One user turn. `sampling` holds only what the backend takes (checked when it is opened).
 
-    `draw` counts deliberate repeats (0, 1, ...): it keeps their keys apart and is not sent. `step`
-    says which step pays ("generate" or "filter"); `question_id` what it is about. Neither enters
-    the key.
+    `draw` numbers deliberate repeats (0, 1, ...): it keeps their keys apart and is not sent. `step`
+    is the step that pays ("generate" or "filter"), `question_id` the subject; neither enters the
+    key.
     """
 
     parts: tuple[Part, ...]
@@ -66,27 +68,65 @@ class StopReason(StrEnum):
     END = "end"
     MAX_TOKENS = "max_tokens"
     REFUSAL = "refusal"
+    OTHER = "other"
+    """For a reason that a plain request cannot cause; `Reply.note` says which."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens as the server counted them."""
+    """Tokens as the server counted them.
+
+    `is_reliable` is False where its counts are missing or cannot be: the attempt then costs no less
+    than its worst case.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    is_reliable: bool = True
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: the text parts joined, nothing of a model's hidden thinking."""
+    """What came back: the text parts joined, nothing of a model's hidden thinking.
+
+    `note` is a sentence about a reply that is not to be used, where `stop` alone does not say it.
+    """
 
     text: str
     stop: StopReason
     usage: Usage
     model: str = ""
     request_id: str = ""
+    note: str = ""
+
+
+MAX_TOKENS = 20_000_000
+"""No request of today's models takes or gives as many: a larger count is a mistake."""
+_MAX_DIGITS = 12
+
+
+def token_count(value: object) -> int | None:
+    """A count of tokens from 0 to `MAX_TOKENS`, whatever type the server writes it in, or None."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
+        value = int(value)
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_TOKENS:
+        return None
+    return value
+
+
+def sound_reply(reply: Reply) -> Reply:
+    """`reply` with counts that can be: a backend of somebody else's may give any number."""
+    usage = reply.usage
+    names = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+    counts = {name: token_count(getattr(usage, name)) for name in names}
+    if all(counts[name] == getattr(usage, name) for name in names):
+        return reply
+    known = {name: count or 0 for name, count in counts.items()}
+    return replace(reply, usage=Usage(**known, is_reliable=False))
 
 
 class CallError(Exception):
@@ -96,7 +136,8 @@ class CallError(Exception):
 class RetryableError(CallError):
     """Worth another attempt: 408, 409, 429, 5xx, 529, timeouts, dropped or garbled connections.
 
-    `retry_after_seconds` is the server's wish. `overloaded` asks for less concurrency (429, 529).
+    `retry_after_seconds` is what the server asks for. `overloaded` wants less concurrency (429,
+    529).
     `maybe_billed` is true when the request may have been served although no reply arrived.
     """
 
@@ -114,15 +155,22 @@ class RetryableError(CallError):
         self.maybe_billed = maybe_billed
 
 
+class UnreadableReplyError(CallError):
+    """The request was served and probably billed, and its reply can never be used.
+
+    It ends the call: another attempt would be paid for again.
+    """
+
+
 class FinalError(CallError):
     """The server will not answer this request, ever: other 4xx. Carries its words."""
 
 
 class AccessError(FinalError):
-    """The account is refused, not the request: 401, 403, no credit. Others will fare alike."""
+    """The account is refused, not the request: 401, 403, no credit. All other calls fail too."""
 
 
-class BackendUnavailableError(Exception):
+class BackendUnavailableError(UsageError):
     """The backend cannot be opened: no key, no package, no model. One sentence for the user."""
 
 
@@ -148,7 +196,7 @@ class Backend(Protocol):
     info: BackendInfo
 
     async def complete(self, request: ChatRequest) -> Reply:
-        """One attempt. Raises RetryableError or FinalError."""
+        """One attempt. Raises a CallError."""
         ...
 
     async def count_tokens(self, request: ChatRequest) -> int | None:
@@ -168,7 +216,8 @@ class Backend(Protocol):
 class BatchResult:
     """One request's end within a batch: a reply, or the error that `complete` would have raised.
 
-    An expired or cancelled request is a RetryableError that was not billed.
+    An expired or cancelled request is a RetryableError that was not billed, a result that cannot be
+    read an UnreadableReplyError.
     """
 
     custom_id: str
@@ -177,7 +226,10 @@ class BatchResult:
 
 @dataclass(frozen=True)
 class BatchInfo:
-    """A batch as the server lists it. `created_at` in seconds since the epoch."""
+    """A batch as the server lists it. `created_at` in seconds since the epoch.
+
+    `num_requests` is -1 where the server does not tell.
+    """
 
     batch_id: str
     created_at: float
@@ -186,7 +238,7 @@ class BatchInfo:
 
 
 class BatchBackend(Backend, Protocol):
-    """A backend that also takes many requests at once, for less money and more patience."""
+    """A backend that also takes many requests at once: cheaper, and slower."""
 
     max_batch_requests: int
     max_batch_bytes: int
@@ -200,7 +252,7 @@ class BatchBackend(Backend, Protocol):
         ...
 
     async def retrieve(self, batch_id: str) -> BatchInfo:
-        """How far the batch is."""
+        """The state of a batch."""
         ...
 
     async def results(self, batch_id: str) -> list[BatchResult]:

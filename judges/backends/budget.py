@@ -1,13 +1,23 @@
 """A limit in dollars that is never passed: what is in flight counts at its worst case."""
 
 import asyncio
+import math
 from collections import deque
+from fractions import Fraction
+
+from schemas.serialization import one_line
 
 _PICODOLLARS = 10**12
 
 
 class StopRequested(Exception):
-    """Raised instead of starting a call after a stop; nothing is stored, a later run repeats it."""
+    """Raised instead of starting a call after a stop; nothing is stored, a later run repeats it.
+
+    Its one line may hold a server's words: nothing in it acts on a terminal.
+    """
+
+    def __init__(self, because: str) -> None:
+        super().__init__(one_line(because))
 
 
 class BudgetExhausted(StopRequested):
@@ -15,31 +25,31 @@ class BudgetExhausted(StopRequested):
 
 
 class Reservation:
-    """Money set aside for one attempt, until `settle` says what the attempt cost."""
+    """Money set aside for one attempt, until `charge` replaces it by what the attempt cost."""
 
     def __init__(self, budget: "Budget", amount: int) -> None:
         self._budget = budget
         self._amount = amount
-        self._is_settled = False
+        self._is_charged = False
 
     @property
     def amount_usd(self) -> float:
         """What was set aside."""
         return self._amount / _PICODOLLARS
 
-    def settle(self, actual_usd: float) -> None:
+    def charge(self, actual_usd: float) -> None:
         """Replace the reservation by what was billed. Once only."""
-        if self._is_settled:
-            raise RuntimeError("a reservation is settled once, this one was settled before")
-        self._is_settled = True
-        self._budget._settle(self._amount, _picodollars(actual_usd))
+        if self._is_charged:
+            raise RuntimeError("a reservation is charged once, this one was charged before")
+        self._is_charged = True
+        self._budget._charge(self._amount, _picodollars(actual_usd))
 
 
 class Budget:
-    """Spent plus reserved never passes `limit_usd` (None: no limit), in the order of asking.
+    """Spent plus reserved never passes `limit_usd` (None: no limit), in the order of the requests.
 
     One budget serves all backends of a build. `already_spent_usd` is what earlier runs paid.
-    Amounts are whole picodollars: no rounding of floats adds up to a passed limit.
+    Amounts are whole picodollars: rounding errors of floats cannot add up to a passed limit.
     """
 
     def __init__(self, limit_usd: float | None, *, already_spent_usd: float = 0.0) -> None:
@@ -59,7 +69,7 @@ class Budget:
 
     @property
     def spent_usd(self) -> float:
-        """What is settled, earlier runs included."""
+        """What was billed, earlier runs included."""
         return self._spent / _PICODOLLARS
 
     @property
@@ -68,7 +78,7 @@ class Budget:
         return self._reserved / _PICODOLLARS
 
     async def reserve(self, worst_case_usd: float) -> Reservation:
-        """Set `worst_case_usd` aside, after waiting for others to settle if need be.
+        """Set `worst_case_usd` aside, after waiting for other calls to end if need be.
 
         Raises BudgetExhausted when it cannot fit even if all that is in flight costs nothing.
         """
@@ -96,12 +106,12 @@ class Budget:
             await granted
         except asyncio.CancelledError:
             if granted.done() and not granted.cancelled() and granted.exception() is None:
-                self._settle(amount, 0)
+                self._charge(amount, 0)
             else:
                 self._grant()
             raise
 
-    def _settle(self, amount: int, actual: int) -> None:
+    def _charge(self, amount: int, actual: int) -> None:
         self._reserved -= amount
         self._spent += actual
         self._grant()
@@ -129,12 +139,16 @@ class Budget:
             raise self._exhausted(amount)
 
     def _exhausted(self, amount: int) -> BudgetExhausted:
+        in_flight = f", calls in flight may cost ${self.reserved_usd:.4f}" if self._reserved else ""
         return BudgetExhausted(
-            f"the budget of ${self.limit_usd:.4f} is used up: ${self.spent_usd:.4f} are spent and "
-            f"the next call may cost up to ${amount / _PICODOLLARS:.4f}. "
+            f"the budget of ${self.limit_usd:.4f} is used up: ${self.spent_usd:.4f} are "
+            f"spent{in_flight} and the next call may cost up to ${amount / _PICODOLLARS:.4f}. "
             "Run the same command with a higher limit to go on where it stopped"
         )
 
 
 def _picodollars(dollars: float) -> int:
-    return round(dollars * _PICODOLLARS)
+    """Exact for every amount. Raises ValueError for what is no amount of money."""
+    if not 0 <= dollars < math.inf:
+        raise ValueError(f"{dollars!r} is no amount of dollars: a number of at least 0 is expected")
+    return round(Fraction(dollars) * _PICODOLLARS)

@@ -1,6 +1,6 @@
-"""How many calls of one backend may be in flight, and when the next may start; in order of asking.
+"""How many calls of one backend may be in flight, and when the next may start; first come first.
 
-Concurrency follows AIMD: it halves on overload, once per congestion event, and creeps back by an
+Concurrency follows AIMD: it halves on overload, once per congestion event, and grows again by an
 eighth of the maximum per round of successes. A server's Retry-After stops all new calls. Optional
 rate limits per minute are token buckets that hold one second's worth.
 """
@@ -21,7 +21,7 @@ _MIN_TIMER_SECONDS = 0.001
 
 @dataclass
 class Slot:
-    """Leave to have one attempt in flight. `tokens_used` corrects its worst case afterwards."""
+    """Permission for one attempt in flight. `tokens_used` corrects its worst case afterwards."""
 
     started: float
     worst_case_tokens: int
@@ -55,7 +55,7 @@ class _Bucket:
 
 
 class Limiter:
-    """Slots for attempts. Whoever holds one gives it back with `release`, whatever happened."""
+    """Slots for attempts. Each is given back with `release`, whatever happened."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Limiter:
 
     @property
     def in_flight(self) -> int:
-        """How many are."""
+        """Attempts in flight now."""
         return self._in_flight
 
     async def acquire(self, tokens: int) -> Slot:
@@ -115,7 +115,7 @@ class Limiter:
         self._serve()
 
     def succeeded(self) -> None:
-        """A reply came: creep up."""
+        """A reply came: allow a little more."""
         if self._limit < self._max:
             self._limit = min(float(self._max), self._limit + self._step / self._limit)
 
@@ -126,11 +126,11 @@ class Limiter:
             self._limit = max(1.0, self._limit / 2)
 
     def pause(self, seconds: float) -> None:
-        """Start nothing for so long."""
+        """Start nothing for this many seconds."""
         self._paused_until = max(self._paused_until, self._clock() + seconds)
 
     def stop(self, because: str) -> None:
-        """Whoever waits, and whoever comes, gets StopRequested."""
+        """All waiting and all further callers get StopRequested."""
         self._stopped_because = because
         if self._timer is not None:
             self._timer.cancel()
@@ -160,7 +160,7 @@ class Limiter:
         return wait
 
     def _serve(self) -> None:
-        """Let in whom the limits allow, and look again when time alone will allow the next."""
+        """Grant what the limits allow, and set a timer where time alone allows the next."""
         while self._waiting:
             tokens, granted = self._waiting[0]
             if granted.done():

@@ -29,14 +29,14 @@ from judges.backends.base import (
     call_key,
 )
 from judges.backends.local_model import (
-    Draw,
     Generated,
     LocalModel,
+    RowSampling,
     is_out_of_memory,
     release_memory,
 )
+from judges.backends.model_files.identity import weights_id
 from judges.backends.registry import BackendOptions
-from judges.backends.weights import weights_id
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,14 @@ def find_folder(name: str) -> Path:
         return folder
     try:
         return Path(snapshot_download(name, ignore_patterns=["*.gguf", "*.pth", "*.onnx", "*.h5"]))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (  # an ImportError, where a SOCKS proxy is named and its package is missing
+        HFValidationError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OSError,
+        ImportError,
+        ValueError,
+    ) as error:
         words = " ".join(str(error).split())[:300]
         raise BackendUnavailableError(
             f"local:{name}: there is no such folder, and the hub does not give it: {words}"
@@ -89,7 +96,7 @@ _Entry = tuple[ChatRequest, "asyncio.Future[Generated]"]
 
 
 class LocalBackend:
-    """One model; many callers at once are what fills its batches."""
+    """One model; concurrent callers fill its batches."""
 
     def __init__(
         self,
@@ -109,7 +116,7 @@ class LocalBackend:
         self._pump: asyncio.Task[None] | None = None
 
     async def complete(self, request: ChatRequest) -> Reply:
-        """Generate once, together with whoever else is waiting."""
+        """Generate once, batched with the other waiting requests."""
         if request.images and not self.info.takes_images:
             raise FinalError(f"{self.info.spec} is a text model: it takes no images")
         if self._pump is None:
@@ -147,7 +154,7 @@ class LocalBackend:
         return tokens, request.max_tokens
 
     async def aclose(self) -> None:
-        """Let the running batch end, and forget the others."""
+        """Let the running batch end, and drop the others."""
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.gather(self._pump, return_exceptions=True)
@@ -166,7 +173,7 @@ class LocalBackend:
                 self._arrival.clear()
 
     def _pump_ended(self, pump: asyncio.Task[None]) -> None:
-        """Nobody waits for a pump that broke: its error goes to all who did."""
+        """Pass the error of a failed pump to all its callers."""
         error = None if pump.cancelled() else pump.exception()
         for _, done in (*self._running, *self._waiting):
             if done.done():
@@ -196,8 +203,10 @@ class LocalBackend:
         requests = [request for request, _ in batch]
         loop = asyncio.get_running_loop()
         try:
-            draws = [self._draw(request) for request in requests]
-            rows = await loop.run_in_executor(self._worker, self._model.generate, requests, draws)
+            samplings = [self._sampling(request) for request in requests]
+            rows = await loop.run_in_executor(
+                self._worker, self._model.generate, requests, samplings
+            )
         except (*_GENERATION_ERRORS, jinja2.TemplateError) as error:
             ran_out_of_memory = is_out_of_memory(error)
             if len(batch) == 1:
@@ -222,14 +231,14 @@ class LocalBackend:
         await self._run(batch[:half])
         await self._run(batch[half:])
 
-    def _draw(self, request: ChatRequest) -> Draw | None:
-        """How to sample; the request's own content and draw number are part of the seed."""
+    def _sampling(self, request: ChatRequest) -> RowSampling | None:
+        """How to sample; the seed follows from the request's content and its number of repeat."""
         sampling = dict(request.sampling)
         temperature = sampling.get("temperature", 0.0)
         if temperature <= 0:
             return None
         seed = int(call_key(self.info, request).rpartition("-")[2], 16) % (1 << _SEED_BITS)
-        return Draw(temperature, sampling.get("top_p", 1.0), seed)
+        return RowSampling(temperature, sampling.get("top_p", 1.0), seed)
 
     def _fail(self, done: "asyncio.Future[Generated]", error: CallError) -> None:
         if not done.done():

@@ -1,16 +1,19 @@
 """A transformers model in this process: prompts and images in, token ids and texts out, in batches.
 
 A request's reply does not depend on its neighbours in a batch: prompts are padded on the left and
-masked, each row has its own token limit, and each sampled row draws from a generator of its own,
-seeded by the request. (In half precision, padding can still move the last digits of a logit.)
+masked, each row has its own token limit, and each sampled row has a random generator of its
+own, seeded by the request. (In half precision, padding can still move the last digits of a logit.)
 """
 
 import io
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import torch
 from PIL import Image
 from transformers import (
@@ -28,12 +31,22 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from judges.backends.base import BackendUnavailableError, ChatRequest, TextPart
+from judges.backends.model_files.texts import refuse_foreign_tokens
+from judges.backends.model_folders import (
+    BrokenWeightsError,
+    loading_errors,
+    read_whole_model,
+    reading_tokenizers,
+    refuse_broken_files,
+    take_chat_template,
+)
+from schemas.prompting import spelled_apart, turn_markers
 
 _OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True)
-class Draw:
+class RowSampling:
     """How one row is sampled. `seed` is derived from the request, so that a repeat repeats."""
 
     temperature: float
@@ -49,6 +62,12 @@ class Generated:
     input_tokens: int
     output_tokens: int
     is_ended: bool
+
+
+_THINKING = re.compile(
+    r"think|thought|reason|channel|message|solution|inner_(?:pre|suf)fix|unused9[45]", re.IGNORECASE
+)
+"""In tokens with which families of models mark what they think (`judges.scoring.thinking`)."""
 
 
 class PromptTooLongError(ValueError):
@@ -72,20 +91,38 @@ class LocalModel:
             lambda: reader.from_pretrained(folder, trust_remote_code=False), folder
         )
         self._tokenizer: Any = getattr(self._processor, "tokenizer", self._processor)
-        if not getattr(self._processor, "chat_template", None):
+        if not take_chat_template(self._processor):
             raise BackendUnavailableError(
                 f"the model in {folder} has no chat template: an instruction-tuned model is needed"
             )
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model = _known(
-            lambda: chooser.from_pretrained(folder, dtype="auto", trust_remote_code=False), folder
-        )
+
+        def read(source: str, **options: Any) -> Any:
+            return chooser.from_pretrained(source, dtype="auto", **options)
+
+        model = _known(lambda: read_whole_model(read, folder), folder)
+        refuse_foreign_tokens(folder, model, self._processor)
         self.model: Any = _known(lambda: model.to(self.device).eval(), folder)
         self._max_positions = getattr(config.get_text_config(), "max_position_embeddings", None)
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._end_ids = self._find_end_ids()
-        self._markers = sorted(set(self._tokenizer.all_special_tokens), key=len, reverse=True)
+        self._unsaid_ids = _unsaid_ids(self._tokenizer)
+        self._markers = turn_markers(self._tokenizer, self._specimen_chats())
+
+    def _specimen_chats(self) -> str:
+        """Chats of plain words as the template writes them; not each takes a system's turn."""
+        words: Any = [{"type": "text", "text": "x"}] if self.takes_images else "x"
+        turns = [{"role": role, "content": words} for role in ("user", "assistant", "user")]
+        chats = []
+        for system in ([], [{"role": "system", "content": words}]):
+            with suppress(jinja2.TemplateError):
+                chats.append(
+                    self._processor.apply_chat_template(
+                        [*system, *turns], tokenize=False, add_generation_prompt=True
+                    )
+                )
+        return "\n".join(chats)
 
     def _find_end_ids(self) -> frozenset[int]:
         from_model = self.model.generation_config.eos_token_id
@@ -99,19 +136,21 @@ class LocalModel:
         return int(self._encode([request])["attention_mask"].sum())
 
     def generate(
-        self, requests: Sequence[ChatRequest], draws: Sequence[Draw | None]
+        self, requests: Sequence[ChatRequest], samplings: Sequence[RowSampling | None]
     ) -> list[Generated]:
-        """Replies to `requests` in one batch; a draw of None is greedy."""
+        """Replies to `requests` in one batch; a sampling of None is greedy."""
         inputs = self._encode(requests)
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         limits = [request.max_tokens for request in requests]
         self._check_lengths(lengths, limits)
         prompt_width = inputs["input_ids"].shape[1]
-        processors = [RowSampler(draws)] if any(draws) else []
+        processors = [RowSampler(samplings)] if any(samplings) else []
         with torch.inference_mode():
             output = self.model.generate(
                 **inputs.to(self.device),
                 do_sample=False,
+                num_beams=1,
+                num_return_sequences=1,
                 temperature=None,
                 top_p=None,
                 top_k=None,
@@ -161,9 +200,7 @@ class LocalModel:
 
     def _plain(self, text: str) -> str:
         """`text` with special tokens spelled apart: data cannot end a turn or add an image."""
-        for marker in self._markers:
-            text = text.replace(marker, f"{marker[:1]} {marker[1:]}")
-        return text
+        return spelled_apart(text, self._markers)
 
     def _check_lengths(self, lengths: list[int], limits: list[int]) -> None:
         if self._max_positions is None:
@@ -180,15 +217,34 @@ class LocalModel:
         ends = [place for place, token in enumerate(ids) if token in self._end_ids]
         if ends:
             ids = ids[: ends[0] + 1]
-        text = self._tokenizer.decode(ids, skip_special_tokens=True)
+        said = [token for token in ids if token not in self._unsaid_ids]
+        text = self._tokenizer.decode(said, skip_special_tokens=False)
         return Generated(text, input_tokens, len(ids), bool(ends))
 
 
+def _unsaid_ids(tokenizer: Any) -> frozenset[int]:
+    """Special tokens that are no part of a reply's text. Marks of thinking are: without them what
+    was thought would look as if it was said."""
+    special = {
+        number: token.content
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if token.special
+    }
+    named = zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
+    return frozenset(
+        number for number, text in (special | dict(named)).items() if not _THINKING.search(text)
+    )
+
+
 def _known(load: Any, folder: Path) -> Any:
-    """`load()`, with what cannot be loaded told as one sentence."""
+    """`load()`; raises BackendUnavailableError with one sentence where that fails."""
     try:
-        return load()
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        refuse_broken_files(folder)
+        with reading_tokenizers():
+            return load()
+    except BrokenWeightsError as error:
+        raise BackendUnavailableError(str(error)) from error
+    except loading_errors() as error:
         words = " ".join(str(error).split())[:500]
         raise BackendUnavailableError(f"the model in {folder} cannot be loaded: {words}") from error
 
@@ -207,25 +263,26 @@ class _RowLimits(StoppingCriteria):  # type: ignore[misc]  # untyped in transfor
 class RowSampler(LogitsProcessor):  # type: ignore[misc]  # untyped in transformers
     """Turns sampling into a greedy choice, row by row: argmax of logits / T plus Gumbel noise.
 
-    That argmax is distributed as softmax(logits / T) (Gumbel-max). Rows without a draw stay as
-    they are, so greedy and sampled requests share a batch.
+    That argmax is distributed as softmax(logits / T) (Gumbel-max). Rows without sampling
+    stay as they are, so greedy and sampled requests share a batch.
     """
 
-    def __init__(self, draws: Sequence[Draw | None]) -> None:
-        self._draws = draws
+    def __init__(self, samplings: Sequence[RowSampling | None]) -> None:
+        self._samplings = samplings
         self._generators = [
-            torch.Generator().manual_seed(draw.seed) if draw else None for draw in draws
+            torch.Generator().manual_seed(one.seed) if one else None for one in samplings
         ]
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """The scores of the next token, one row per request."""
         scores = scores.clone()
-        for row, (draw, generator) in enumerate(zip(self._draws, self._generators, strict=True)):
-            if draw is None:
+        rows = zip(self._samplings, self._generators, strict=True)
+        for row, (sampling, generator) in enumerate(rows):
+            if sampling is None:
                 continue
-            logits = scores[row].float() / draw.temperature
-            if draw.top_p < 1:
-                logits = _keep_top_p(logits, draw.top_p)
+            logits = scores[row].float() / sampling.temperature
+            if sampling.top_p < 1:
+                logits = _keep_top_p(logits, sampling.top_p)
             noise = torch.empty(logits.shape).exponential_(generator=generator).log().neg()
             scores[row] = (logits + noise.to(logits.device)).to(scores.dtype)
         return scores

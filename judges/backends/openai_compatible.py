@@ -20,25 +20,42 @@ from judges.backends.base import (
     ChatRequest,
     ImagePart,
     Reply,
-    RetryableError,
     StopReason,
     TextPart,
-    Usage,
 )
-from judges.backends.failures import Access, connection_error, garbled_reply, status_error
-from judges.backends.registry import BackendOptions
+from judges.backends.failures import (
+    Access,
+    error_inside,
+    error_words_of,
+    key_from,
+    refuse_unusable_network,
+)
+from judges.backends.registry import BackendOptions, base_url, is_model_name
+from judges.backends.wire.attempts import attempt, body_of, send, tame
+from judges.backends.wire.received import (
+    UnreadableError,
+    end_note,
+    openai_usage,
+    parse_object,
+    reply_end,
+    reply_or_billed,
+    reply_text,
+    short_name,
+    without_key,
+)
+from schemas.serialization import is_variable_name, redact
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 DEFAULT_URL = "https://api.openai.com/v1"
 NO_KEY = "none"
+# Other clients read these.
+_URL_VARIABLES = ("OPENAI_BASE_URL", "OPENAI_API_BASE")
 
-_SPEC = re.compile(r"(?P<model>.+?)(?:@(?P<url>https?://.*))?")
-_URL_WITHOUT_SCHEME = re.compile(r"@(?:localhost\b|[\w.-]+:\d+(?:/|$)|\d+\.\d+\.\d+\.\d+)")
-_STOP_REASONS = {
-    "stop": StopReason.END,
-    "length": StopReason.MAX_TOKENS,
-    "content_filter": StopReason.REFUSAL,
-}
+_URL_BEHIND_MODEL = re.compile(r"@(?=https?://)", re.I)
+# Names of OpenAI's own models: what else stands without a URL is a misspelt server.
+_OWN_MODEL = re.compile(r"[A-Za-z][\w.-]*(?::[\w.-]*)*")
+_HOST_AND_PORT = re.compile(r"localhost\b|:\d{2,5}$|^https?:|\d+\.\d+\.\d+\.\d+", re.I)
+_EXAMPLE = "http://localhost:8000/v1"
 # Bounds of what one request can be billed for, above any known model's count.
 _TOKENS_PER_REQUEST = 64
 _TOKENS_PER_PART = 16
@@ -50,33 +67,57 @@ _SMALLEST_PATCH = 14  # elsewhere: one token per patch of the finest vision enco
 
 async def open_backend(rest: str, *, spec: str, options: BackendOptions) -> "OpenAICompatible":
     """Open `openai:<model>[@<url>]`; raises BackendUnavailableError without the key it needs."""
-    match = _SPEC.fullmatch(rest)
-    if match is None:
-        raise BackendUnavailableError(f"{spec!r} names no model: write openai:MODEL@URL")
-    if match["url"] is None and _URL_WITHOUT_SCHEME.search(rest):
-        raise BackendUnavailableError(
-            f"the URL in {spec} must begin with http:// or https://, like "
-            "openai:MODEL@http://localhost:8000/v1"
-        )
-    url = (match["url"] or DEFAULT_URL).rstrip("/")
-    parts = urlsplit(url)
-    if not parts.hostname or parts.username is not None or parts.query or parts.fragment:
-        raise BackendUnavailableError(
-            f"the URL of openai:{match['model']}@... must be plain, like http://localhost:8000/v1:"
-            " it is stored, so keys belong in the environment variable that --api-key-env names"
-        )
+    model, url = model_and_url(rest, spec)
     if is_openai(url):
         variable, is_required = KEY_VARIABLE, True
     else:
         variable, is_required = options.api_key_env or "", options.api_key_env is not None
-    key = os.environ.get(variable, "").strip() if variable else ""
+    key = key_from(variable, spec) if variable else ""
     if is_required and not key:
-        raise BackendUnavailableError(
-            f"{spec} needs a key: set the environment variable {variable}"
-        )
+        raise BackendUnavailableError(f"{spec} needs a key: {_set_it(variable)}")
+    refuse_unusable_network(spec, url, openai.DefaultAsyncHttpxClient)
     return OpenAICompatible(
-        spec, match["model"], url, key, variable, timeout_seconds=options.timeout_seconds
+        spec, model, url, key, variable, timeout_seconds=options.timeout_seconds
     )
+
+
+def _set_it(variable: str) -> str:
+    """What to do where a variable is not set; what may be a key instead of a name is not shown."""
+    if is_variable_name(variable):
+        return f"set the environment variable {variable}"
+    return (
+        "what --api-key-env was given names no environment variable that is set; give the "
+        "variable's name there, never the key itself"
+    )
+
+
+def model_and_url(rest: str, spec: str) -> tuple[str, str]:
+    """MODEL and URL of `MODEL@URL`; OpenAI's own URL only for what can be no misspelt server.
+
+    Raises BackendUnavailableError, without repeating what may hold a password.
+    """
+    parts = _URL_BEHIND_MODEL.split(rest, maxsplit=1)
+    model = parts[0]
+    if len(parts) == 2:
+        if not is_model_name(model):
+            raise BackendUnavailableError(
+                f"{redact(spec)!r} is no model and URL: write openai:MODEL@URL, like "
+                f"openai:MODEL@{_EXAMPLE}"
+            )
+        return model, base_url(parts[1], f"the URL of openai:{model}@...", _EXAMPLE)
+    if not _OWN_MODEL.fullmatch(model) or _HOST_AND_PORT.search(model):
+        raise BackendUnavailableError(
+            f"{redact(spec)!r} names no server that can be asked: the URL behind @ must begin with "
+            f"http:// or https://, like openai:MODEL@{_EXAMPLE}; without a URL, OpenAI is asked, "
+            "and MODEL must be one of its own"
+        )
+    for name in _URL_VARIABLES:
+        if (given := os.environ.get(name, "").strip()) and not is_openai(given):
+            raise BackendUnavailableError(
+                f"{spec} would ask OpenAI, but the environment variable {name} names another "
+                f"server, and is not read: write openai:{model}@URL, or unset it"
+            )
+    return model, DEFAULT_URL
 
 
 def is_openai(url: str) -> bool:
@@ -116,7 +157,9 @@ class OpenAICompatible:
             if key_variable
             else "put its key into an environment variable and name it with --api-key-env"
         )
-        self._access = Access(key, url, advice)
+        self._access = Access(
+            key, url, advice, "check the model's name and the URL, which mostly ends in /v1"
+        )
         self._limit_name = "max_completion_tokens" if is_openai(url) else "max_tokens"
         self._client = openai.AsyncOpenAI(
             api_key=key or NO_KEY, base_url=url, max_retries=0, timeout=timeout_seconds
@@ -126,24 +169,26 @@ class OpenAICompatible:
             self._client.organization = None
             self._client.project = None
             self._client._custom_headers = {}
+        self._timeout_seconds = timeout_seconds
+        tame(self._client._client)
 
     async def complete(self, request: ChatRequest) -> Reply:
         """One attempt at one chat completion."""
-        try:
-            response = await self._client.chat.completions.with_raw_response.create(
-                **self.parameters(request)
+        body = json.dumps(self.parameters(request)).encode()
+        async with attempt(openai, self._access, self._timeout_seconds):
+            response = await send(
+                openai, self._client, "/chat/completions", body, seconds=self._timeout_seconds
             )
-            content = json.loads(response.http_response.content)
-        except openai.APIStatusError as error:
-            headers = error.response.headers
-            raise status_error(error.status_code, error.body, headers, self._access) from None
-        except openai.APITimeoutError as error:
-            raise connection_error(error, self._access, timed_out=True) from None
-        except openai.APIConnectionError as error:
-            raise connection_error(error, self._access, timed_out=False) from None
-        except (openai.APIError, ValueError) as error:
-            raise garbled_reply(str(error), self._access) from None
-        return self._reply(content, response.headers.get("x-request-id") or "")
+            content = parse_object(await body_of(response, self._access))
+            if (error := error_inside(content, self._access)) is not None:
+                raise error
+            request_id = response.headers.get("x-request-id", "")
+            return reply_or_billed(
+                lambda content: self._reply(content, request_id),
+                content,
+                openai_usage,
+                self._access,
+            )
 
     def parameters(self, request: ChatRequest) -> dict[str, Any]:
         """What is sent for `request`."""
@@ -180,36 +225,38 @@ class OpenAICompatible:
         """Close the connections."""
         await self._client.close()
 
-    def _reply(self, content: Any, request_id: str) -> Reply:
-        try:
-            choice = content["choices"][0]
-            message, finish = choice["message"], choice["finish_reason"]
-            text = message.get("content") or ""
-            refusal = message.get("refusal")
-            usage = _usage(content.get("usage") or {})
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-            raise self._garbled(content) from None
-        if not isinstance(text, str) or finish not in _STOP_REASONS:
-            raise self._garbled(content)
+    def _reply(self, content: dict[str, Any], request_id: str) -> Reply:
+        """The reply that `content` is. Raises UnreadableError."""
+        choice, message = _choice_and_message(content)
+        text = reply_text(message.get("content"))
+        stop_word = choice.get("finish_reason")
+        stop = StopReason.REFUSAL if message.get("refusal") else reply_end(stop_word)
+        key = self._access.key
         return Reply(
-            text=text,
-            stop=StopReason.REFUSAL if refusal else _STOP_REASONS[finish],
-            usage=usage,
-            model=str(content.get("model", "")),
-            request_id=request_id or str(content.get("id", "")),
+            text=without_key(text, key),
+            stop=stop,
+            usage=openai_usage(content.get("usage"), text),
+            model=without_key(short_name(content.get("model")), key),
+            request_id=without_key(short_name(request_id or content.get("id")), key),
+            note=end_note(stop_word, self._access.server) if stop is StopReason.OTHER else "",
         )
 
-    def _garbled(self, content: object) -> RetryableError:
-        return garbled_reply(f"unexpected content {str(content)[:200]}", self._access)
 
+def _choice_and_message(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The reply's only choice and its message, which a filter may leave out or empty.
 
-def _usage(usage: dict[str, Any]) -> Usage:
-    cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
-    return Usage(
-        input_tokens=int(usage.get("prompt_tokens") or 0) - cached,
-        output_tokens=int(usage.get("completion_tokens") or 0),
-        cache_read_tokens=cached,
-    )
+    Raises UnreadableError.
+    """
+    choices = content.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if isinstance(choice, dict):
+        message = choice.get("message")
+        if message is None and choice.get("finish_reason") and not {"text", "delta"} & set(choice):
+            message = {}
+        if isinstance(message, dict):
+            return choice, message
+    words = error_words_of(content)
+    raise UnreadableError(f"no choice with a message{f', but: {words}' if words else ''}")
 
 
 def _messages(request: ChatRequest) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import tomllib
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,13 +14,18 @@ _MILLION = 1_000_000
 _FREE_PROVIDERS = frozenset({"local", "oracle"})
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+# A dollar per token: a thousand times what the dearest model costs. More is a mistake in the unit.
+_DEAREST = 1_000_000.0
+_Dollars = Annotated[float, Field(ge=0, le=_DEAREST)]
 
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
-    cache_read: float | None = Field(default=None, ge=0)
-    cache_write: float | None = Field(default=None, ge=0)
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+    input: _Dollars
+    output: _Dollars
+    cache_read: _Dollars | None = None
+    cache_write: _Dollars | None = None
 
     def rates(self) -> "Rates":
         return Rates(
@@ -84,7 +90,7 @@ class ModelPrice:
         return dollars * self.batch_factor if batch else dollars
 
     def worst_case(self, input_tokens: int, output_tokens: int, batch: bool) -> float:
-        """US dollars that a request of at most so many tokens cannot exceed, whatever is cached."""
+        """Upper bound in US dollars of a request of at most these tokens, whatever is cached."""
         dearest = 0.0
         sizes = {input_tokens, min(input_tokens, self.long_above_tokens or input_tokens)}
         for size in sizes:
@@ -143,6 +149,8 @@ def _parse(text: str, name: str) -> _Table:
         return _Table.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"the price file {name!r} is not TOML: {error}") from error
+    except RecursionError:
+        raise ValueError(f"the price file {name!r} is no price file: nested too deeply") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -16,8 +16,9 @@ class CallLimits:
     Errors and bad replies are counted apart. An empty or truncated reply is asked for again with
     the same request (sampling gives another one), so `max_bad_replies` 3 is at most two more.
     A server that asks for a longer wait than `retry_after_max_seconds` fails the call at once.
-    After `max_failures_in_row` failed calls without a reply between them the layer stops: a wrong
-    key or an empty account must not turn every question into a failure.
+    After `max_failures_in_row` failed calls without a reply between them the layer stops, and after
+    `max_alike_in_row` that failed in the same words: a dead server or a model that was taken off
+    must not turn every question into a failure.
     """
 
     max_concurrency: int = 16
@@ -29,9 +30,16 @@ class CallLimits:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     max_failures_in_row: int = 100
+    max_alike_in_row: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("max_concurrency", "max_attempts", "max_bad_replies", "max_failures_in_row"):
+        for name in (
+            "max_concurrency",
+            "max_attempts",
+            "max_bad_replies",
+            "max_failures_in_row",
+            "max_alike_in_row",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
         for name in ("requests_per_minute", "tokens_per_minute"):

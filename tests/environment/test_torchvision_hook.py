@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.heavy
+
 # A torchvision that behaves like the CUDA build: it describes its operators to torch as it is
 # imported, and torch knows none of them unless somebody defined them.
 CUDA_TORCHVISION = """

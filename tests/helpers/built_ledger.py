@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from schemas.annotations import UnreadableRow
-from schemas.ledger import Ledger
+from schemas.annotations.reader import UnreadableRow
+from schemas.ledger.ledger import Ledger
+from schemas.ledger.rows import AnswerCheckRow, AttemptRow, CallRow, MediaRow, SufficiencyRow
 from schemas.questions import MediaRef, ProblemType, VideoQuestion
 from schemas.runs import RunInfo
 from schemas.samples import Reason, Rejection, Step
@@ -74,89 +75,91 @@ def add_attempt(
     think = f"thought {number} {draw}"
     clip = asked.media[0].path
     ledger.add_call(
-        {
-            "call_key": f"generate-{asked.question_id}-{draw}",
-            "status": "ok",
-            "provider": "claude",
-            "model": "teacher",
-            "step": "generate",
-            "question_id": asked.question_id,
-            "reply": "...",
-            "input_tokens": 1000,
-            "output_tokens": 100,
-            "cost_usd": 0.01,
-        }
+        CallRow(
+            call_key=f"generate-{asked.question_id}-{draw}",
+            status="ok",
+            provider="claude",
+            model="teacher",
+            step="generate",
+            question_id=asked.question_id,
+            reply="...",
+            input_tokens=1000,
+            output_tokens=100,
+            cost_usd=0.01,
+        )
     )
     ledger.add_media(
-        {
-            "path": clip,
-            "kind": asked.media[0].kind,
-            "media_id": f"media-{clip}",
-            "frame_spec_id": "frames-1",
-            "reader": "decord",
-            "duration_seconds": 8.0 + number,
-            "frame_indices": [0, 5, 10],
-            "frame_times": [0.0, 0.5, 1.0],
-        }
+        MediaRow(
+            path=clip,
+            kind=asked.media[0].kind,
+            media_id=f"media-{clip}",
+            frame_spec_id="frames-1",
+            reader="decord",
+            duration_seconds=8.0 + number,
+            frame_indices=[0, 5, 10],
+            frame_times=[0.0, 0.5, 1.0],
+        )
     )
     ledger.add_attempt(
-        {
-            "question_id": asked.question_id,
-            "draw": draw,
-            "call_key": f"generate-{asked.question_id}-{draw}",
-            "output": (
-                f"<observation>{observation}</observation> <think>{think}</think>"
-                f"<answer>{answer}</answer>"
+        replace(
+            AttemptRow(
+                question_id=asked.question_id,
+                draw=draw,
+                call_key=f"generate-{asked.question_id}-{draw}",
+                output=(
+                    f"<observation>{observation}</observation> <think>{think}</think>"
+                    f"<answer>{answer}</answer>"
+                ),
+                observation=observation,
+                think=think,
+                answer=answer,
+                generator="claude:teacher",
+                prompt_id="prompt-teacher",
+                media_id=f"media-{clip}",
+                frame_spec="frames-1",
+                frame_indices=[0, 5, 10],
+                frame_times=[0.0, 0.5, 1.0],
             ),
-            "observation": observation,
-            "think": think,
-            "answer": answer,
-            "generator": "claude:teacher",
-            "prompt_id": "prompt-teacher",
-            "media_id": f"media-{clip}",
-            "frame_spec": "frames-1",
-            "frame_indices": [0, 5, 10],
-            "frame_times": [0.0, 0.5, 1.0],
-        }
-        | columns
+            **columns,
+        )
     )
     ledger.add_answer_check(
-        {
-            "question_id": asked.question_id,
-            "draw": draw,
-            "metric": "accuracy",
-            "score": score,
-            "passed": score >= 0.6,
-            "extracted": answer,
-        }
+        AnswerCheckRow(
+            question_id=asked.question_id,
+            draw=draw,
+            metric="accuracy",
+            score=score,
+            passed=score >= 0.6,
+            extracted=answer,
+        )
     )
     if score < 0.6:
         return
     if verdict is not None:
         ledger.add_call(
-            {
-                "call_key": f"filter-{asked.question_id}-{draw}",
-                "status": "ok",
-                "provider": "claude",
-                "model": "judge",
-                "step": "filter",
-                "question_id": asked.question_id,
-                "reply": "...",
-                "input_tokens": 200,
-                "output_tokens": 10,
-            }
+            CallRow(
+                call_key=f"filter-{asked.question_id}-{draw}",
+                status="ok",
+                provider="claude",
+                model="judge",
+                step="filter",
+                question_id=asked.question_id,
+                reply="...",
+                input_tokens=200,
+                output_tokens=10,
+            )
         )
     ledger.add_sufficiency(
-        {
-            "question_id": asked.question_id,
-            "draw": draw,
-            "call_key": f"filter-{asked.question_id}-{draw}" if verdict else None,
-            "verdict": verdict,
-            "answer_leak": leak,
-            "judge": "claude:judge",
-            "prompt_id": "prompt-judge" if verdict else None,
-            "reply": f"<judgement>{verdict}</judgement>" if verdict else None,
-        }
+        SufficiencyRow(
+            question_id=asked.question_id,
+            draw=draw,
+            call_key=f"filter-{asked.question_id}-{draw}" if verdict else None,
+            verdict=verdict,
+            answer_leak=leak,
+            judge="claude:judge",
+            prompt_id="prompt-judge" if verdict else None,
+            reply=f"<judgement>{verdict}</judgement>" if verdict else None,
+        )
     )
 
 

@@ -8,7 +8,7 @@ import datasets
 
 from pipeline.card import write_card
 from pipeline.export import export_dataset
-from schemas.ledger import Ledger
+from schemas.ledger.ledger import Ledger
 
 datasets.disable_progress_bars()
 

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 from pydantic import Field, model_validator
 
-from schemas.config import (
+from cli.config import (
     Config,
     UsageError,
     read_config,

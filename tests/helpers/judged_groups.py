@@ -1,18 +1,19 @@
-"""Groups of rollouts whose observations tell a judge behind HTTP what to say.
+"""Groups of rollouts whose observations decide the reply of a judge behind HTTP.
 
 `ok` is Yes, `poor` No, `mute` nothing readable.
 """
 
 from pathlib import Path
+from typing import Any
 
 from helpers.rollout_scenes import rollout_group
 from servers.model_server import RunningServer
 
 from schemas.questions import MediaRef, ProblemType, VideoQuestion
-from train.judge_calls import JudgeCalls
-from train.judge_options import JudgeOptions
-from train.rewards import RewardConfig
-from train.rollout_groups import RolloutGroup
+from train.rewards.judge_client import JudgeClient
+from train.rewards.options import JudgeCallOptions
+from train.rewards.segment_rewards import RewardConfig
+from train.rollouts.types import RolloutGroup
 
 RULES = [
     {"contains": ["### Observations", "mute"], "reply": "I would rather not say."},
@@ -43,15 +44,14 @@ def group_of(*observations: str, question: VideoQuestion = QUESTION) -> RolloutG
 
 
 def open_judge(
-    server: RunningServer, folder: Path, *, attempts_cap: float = 0.002, **options: object
-) -> JudgeCalls:
-    return JudgeCalls(
+    server: RunningServer, folder: Path, *, attempts_cap: float = 0.002, **options: Any
+) -> JudgeClient:
+    return JudgeClient(
         f"openai:judge@{server.openai_url}",
         ledger_path=folder / "judge-0.duckdb",
         media_root=folder,
-        options=JudgeOptions(
-            retry_base_seconds=0.001, retry_cap_seconds=attempts_cap, retries=1, **options
-        ),
+        options=JudgeCallOptions(**{"retries": 1, **options}),
+        retry_seconds=(0.001, attempts_cap),
     )
 
 

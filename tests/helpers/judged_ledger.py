@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from schemas.ledger import Ledger
+from schemas.ledger.ledger import Ledger
+from schemas.ledger.rows import AttemptRow, SufficiencyRow
 from schemas.questions import MediaRef, ProblemType, VideoQuestion
 from schemas.runs import start_run
 
@@ -48,29 +49,29 @@ def judged_ledger(
         for question, draw, said in verdicts:
             ledger.add_question(question)
             ledger.add_attempt(
-                {
-                    "question_id": question.question_id,
-                    "draw": draw,
-                    "call_key": f"teacher-{question.row}-{draw}",
-                    "output": "...",
-                    "observation": told.get(
+                AttemptRow(
+                    question_id=question.question_id,
+                    draw=draw,
+                    call_key=f"teacher-{question.row}-{draw}",
+                    output="...",
+                    observation=told.get(
                         question.question_id, f"Observation {draw} of row {question.row}."
                     ),
-                    "frame_spec": "frames-1",
-                }
+                    frame_spec="frames-1",
+                )
             )
             for judge_draw, verdict in enumerate(said):
                 ledger.add_sufficiency(
-                    {
-                        "question_id": question.question_id,
-                        "draw": draw,
-                        "judge_draw": judge_draw,
-                        "call_key": f"judge-{question.row}-{draw}-{judge_draw}",
-                        "verdict": verdict,
-                        "unscored_reason": "off_menu" if verdict == "unscored" else None,
-                        "answer_leak": verdict is None,
-                        "judge": JUDGE,
-                        "prompt_id": "prompt-1",
-                    }
+                    SufficiencyRow(
+                        question_id=question.question_id,
+                        draw=draw,
+                        judge_draw=judge_draw,
+                        call_key=f"judge-{question.row}-{draw}-{judge_draw}",
+                        verdict=verdict,
+                        unscored_reason="off_menu" if verdict == "unscored" else None,
+                        answer_leak=verdict is None,
+                        judge=JUDGE,
+                        prompt_id="prompt-1",
+                    )
                 )
     return path

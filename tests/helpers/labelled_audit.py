@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from judges.audits.store import AuditItem, AuditStore, Stratum
-from sandbox.pixels import write_image, write_video
+from sandbox.world.render import write_image, write_video
 from schemas.questions import MediaRef, ProblemType, VideoQuestion
 from schemas.runs import start_run
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from schemas.annotations import UnreadableRow, read_questions
+from schemas.annotations.reader import UnreadableRow, read_questions
 from schemas.questions import VideoQuestion
 
 ROW: dict[str, Any] = {

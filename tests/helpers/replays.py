@@ -11,15 +11,14 @@ from torch import Tensor
 
 from media.sampling import FrameSpec
 from schemas.questions import VideoQuestion
+from schemas.samples import Sufficiency
 from schemas.traces import TEMPLATES
-from schemas.verdicts import Sufficiency
-from train.frame_loader import FrameLoader
-from train.models import load_policy, load_processor
-from train.question_rows import QuestionRows
-from train.reward_groups import JudgeUse
-from train.rewards import SegmentReward
-from train.rollout_groups import GroupRewards, RolloutGroup
-from train.video_inputs import VideoInputs
+from train.data.frame_loader import FrameLoader
+from train.data.model_inputs import VideoInputs
+from train.data.prompt_dataset import PromptDataset
+from train.modeling.loading import load_policy, load_processor
+from train.rewards.judge_health import JudgeUse
+from train.rollouts.types import GroupRewards, RolloutGroup, SegmentReward
 
 TRACES = (
     "<observation>a red square</observation> <think>so red</think><answer>A</answer>",
@@ -101,8 +100,8 @@ class RlWorld:
         return VideoInputs(self.processor, self.loader, self.template)
 
     @property
-    def rows(self) -> QuestionRows:
-        return QuestionRows(self.questions, self.inputs.prompt)
+    def rows(self) -> PromptDataset:
+        return PromptDataset(self.questions, self.inputs.prompt)
 
     def model(self) -> Any:
         """A new copy in float32, the same each time."""

@@ -10,21 +10,22 @@ from judges.backends.base import ChatRequest, TextPart
 from judges.backends.registry import BackendOptions, open_backend
 from media.sampling import FrameSpec
 from sandbox import clips
-from sandbox.tiny_model import TinySize, build_processor, build_qwen2_5_vl
-from sandbox.tiny_tokenizer import build_tokenizer, random_text
-from schemas.annotations import read_questions
+from sandbox.models.tiny_models import TinySize, build_processor, build_qwen2_5_vl
+from sandbox.models.tiny_tokenizer import build_tokenizer, random_text
+from schemas.annotations.reader import read_questions
 from schemas.prompting import task_prompt
 from schemas.questions import VideoQuestion
 from schemas.traces import TEMPLATES, TraceTemplate
-from train.algorithms import parse_algo
-from train.appo import AppoConfig
-from train.frame_loader import FrameLoader
-from train.group_updates import UpdateRule
-from train.grouped_forward import PromptGroup, score_groups
-from train.reward_groups import GroupRewarder
-from train.rollout_groups import RolloutGroup, ScoredGroup, rollouts_of
-from train.segments import TokenBytes
-from train.video_inputs import VideoInputs
+from train.algorithms.appo import AppoConfig
+from train.algorithms.appo_weighting import AppoWeighting
+from train.algorithms.credit_assignment import CreditAssignment
+from train.algorithms.registry import parse_algo
+from train.data.frame_loader import FrameLoader
+from train.data.model_inputs import VideoInputs
+from train.modeling.packed_forward import PromptGroup, group_logprobs
+from train.rewards.group_rewarder import GroupRewarder
+from train.rollouts.segments import TokenBytes, rollouts_of
+from train.rollouts.types import RolloutGroup, ScoredGroup
 
 P2R = TEMPLATES["p2r"]
 TEACHER = "oracle:3,wrong=0.4,insufficient=0.1,malformed=0.1,leak=0.1"
@@ -115,7 +116,8 @@ class Scene:
         """Groups with rewards, and with advantages, attention and weights of the model's pass."""
         spec = parse_algo(algo)
         config = config or AppoConfig(score_tokens=5, frames_per_rollout=1, tokens_per_frame=12)
-        rule = UpdateRule(spec, scale=True, appo=config if spec.uses_appo else None)
+        weighting = AppoWeighting.of(config) if spec.weighting else None
+        credit = CreditAssignment(spec, scale=True, weighting=weighting)
         groups = [
             rollout_group(
                 question, written(self.root, question, size), prompt=self.inputs.prompt(question)
@@ -126,10 +128,10 @@ class Scene:
         passes = [
             PromptGroup(group.prompt, [one.token_ids for one in group.rollouts]) for group in groups
         ]
-        scores = score_groups(self.model, passes, frame_layers=3 if spec.uses_appo else None)
+        scores = group_logprobs(self.model, passes, frame_layers=3 if spec.weighting else None)
         head = self.model.get_output_embeddings()
         return [
-            rule.score(group, earned, of_group, head, 1.0)
+            credit.score(group, earned, of_group, head, 1.0)
             for group, earned, of_group in zip(groups, rewards, scores, strict=True)
         ]
 

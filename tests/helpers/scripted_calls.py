@@ -23,7 +23,7 @@ class ScriptedCalls:
         outcome: Reply | CallFailure
         outcome = Reply(answer, StopReason.END, Usage()) if isinstance(answer, str) else answer
         key = f"{request.step}-{request.question_id}-{len(self.requests)}"
-        return CallResult(key, outcome, from_cache=False)
+        return CallResult(key, outcome)
 
 
 def trace(answer: str, *, observation: str = "a red ball rolls", think: str = "so it is") -> str:

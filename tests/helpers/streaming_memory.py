@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from train.appo import AppoConfig, token_weights, token_weights_from_hidden
+from train.algorithms.appo import AppoConfig, token_weights, token_weights_from_hidden
 
 ROLLOUTS, TOKENS, FRAMES, WIDTH = 4, 48, 4, 8
 DIVERGENCES: tuple[Literal["released", "kl"], ...] = ("released", "kl")

@@ -1,13 +1,11 @@
 """A folder of small clips and stills, and tiny models, for tests of training and evaluation."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,24 +27,23 @@ def write_clip(
     times_ms: Sequence[int] | None = None,
 ) -> Path:
     """Frames of (height, width) that differ from clip to clip and within a clip."""
+    from helpers.media_clips import make_clip  # benchmarks use the rest where PyAV is missing
+
     draw = np.random.default_rng(seed)
     height, width = size
-    time_base = Fraction(1, rate) if times_ms is None else Fraction(1, 1000)
+    pictures = np.empty((num_frames, height, width, 3), np.uint8)
+    for picture in pictures:
+        picture[:] = draw.integers(0, 255, 3)
+        picture[: height // 2, : width // 2] = draw.integers(0, 255, 3)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "10"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv444p"
-        stream.time_base = stream.codec_context.time_base = time_base
-        for index in range(num_frames):
-            pixels = np.empty((height, width, 3), np.uint8)
-            pixels[:] = draw.integers(0, 255, 3)
-            pixels[: height // 2, : width // 2] = draw.integers(0, 255, 3)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts = index if times_ms is None else times_ms[index]
-            frame.time_base = time_base
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
+    return make_clip(
+        path,
+        pictures=list(pictures),
+        rate=rate,
+        times_ms=times_ms,
+        codec_options={"crf": "10"},
+        pixel_format="yuv444p",
+    )
 
 
 def write_still(path: Path, *, size: tuple[int, int] = (56, 56), seed: int = 0) -> Path:
@@ -77,7 +74,7 @@ def question(
 @cache
 def tiny_model_folder(family: str) -> Path:
     """A folder with a tiny random model of the family, made once per process."""
-    from sandbox.tiny_model import TinySize, save_tiny_model
+    from sandbox.models.tiny_models import TinySize, save_tiny_model
 
     folder = Path(mkdtemp(prefix="p2r-tiny-")) / family
     return save_tiny_model(family, folder, size=TinySize(layers=2))  # type: ignore[arg-type]

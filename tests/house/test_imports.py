@@ -4,7 +4,8 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +13,12 @@ import pytest
 
 ALLOWED = {
     "schemas": {"schemas"},
+    "cli": {"cli", "schemas"},
     "media": {"media", "schemas"},
-    "judges": {"judges", "schemas", "media"},
-    "pipeline": {"pipeline", "schemas", "media", "judges"},
-    "train": {"train", "schemas", "media", "judges"},
-    "sandbox": {"sandbox", "schemas", "media", "judges", "pipeline", "train"},
+    "judges": {"judges", "cli", "schemas", "media"},
+    "pipeline": {"pipeline", "cli", "schemas", "media", "judges"},
+    "train": {"train", "cli", "schemas", "media", "judges"},
+    "sandbox": {"sandbox", "cli", "schemas", "media", "judges", "pipeline", "train"},
 }
 OURS = {*ALLOWED, "tests", "benchmarks"}
 
@@ -42,20 +44,61 @@ COUNTED_ELSEWHERE = {("train", "torch"), ("sandbox", "torch")}
 
 # Modules that others import freely, besides all commands and packages: none may load what is heavy.
 LIGHT = {
-    "schemas.config",
-    "schemas.ids",
+    "cli.config",
+    "schemas.serialization",
     "schemas.prompting",
     "schemas.questions",
     "schemas.runs",
     "schemas.samples",
     "schemas.traces",
-    "schemas.verdicts",
     "media.sampling",
-    "judges.answers",
-    "judges.leaks",
+    "judges.scoring.answer_score",
+    "judges.answer_leaks",
     "judges.sufficiency",
     "judges.backends.base",
     "judges.backends.registry",
+}
+
+
+# Inside a room, from the ground up: a package imports from its own line and from those above it in
+# this list, and packages of one line do not know each other. A room that is not listed has no
+# packages of its own.
+FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "schemas": (("schemas", "schemas.prompts"), ("schemas.annotations",), ("schemas.ledger",)),
+    "judges": (
+        ("judges.backends.model_files",),
+        ("judges.scoring", "judges.statistics", "judges.backends", "judges.prompts"),
+        ("judges.backends.wire",),
+        ("judges",),
+        ("judges.audits",),
+        ("judges.audits.sample", "judges.audits.label"),
+        ("judges.audits.run",),
+        ("judges.audits.report",),
+    ),
+    "train": (
+        ("train.modeling", "train.recipes"),
+        ("train.data", "train.rollouts"),
+        ("train.rollouts.vllm",),
+        ("train.rewards",),
+        ("train.algorithms",),
+        ("train.trainers",),
+        ("train.monitoring", "train.evaluation", "train.planning"),
+        ("train",),
+    ),
+    "sandbox": (
+        ("sandbox.world",),
+        ("sandbox.teacher",),
+        ("sandbox.models",),
+        ("sandbox.lessons",),
+        ("sandbox",),
+    ),
+}
+# Doors stand on top of their room, whatever floor their package is on.
+DOORS = {
+    "judges.audit",
+    "judges.audits.gate",
+    "judges.backends.claude",
+    "judges.backends.openai_compatible",
 }
 
 
@@ -108,6 +151,59 @@ def direction_faults(room: str, source: str) -> list[str]:
     return faults
 
 
+def floor_faults(files: dict[str, str]) -> list[str]:
+    """`files`: path to source. Imports between packages of one room that do not run downward."""
+    modules = {path.removesuffix(".py").replace("/", "."): path for path in files}
+    faults = []
+    for module, path in modules.items():
+        own = _floor(module)
+        for target, line in _imported_modules(files[path], modules):
+            other = _floor(target)
+            is_inside = own and other and target.split(".")[0] == module.split(".")[0]
+            same_package = module.rpartition(".")[0] == target.rpartition(".")[0]
+            if not is_inside or (same_package and target not in DOORS):
+                continue
+            if target in DOORS or (module not in DOORS and other >= own):
+                faults.append(f"{path}, line {line}: {module} must not import {target}")
+    return faults
+
+
+def _floor(module: str) -> int:
+    """Counted from 1; 0 for a module of a room without floors, or of a package that has none."""
+    floors = FLOORS.get(module.split(".")[0], ())
+    package = module.removesuffix(".__init__") if module.endswith(".__init__") else ""
+    package = package or module.rpartition(".")[0]
+    return next((number for number, line in enumerate(floors, 1) if package in line), 0)
+
+
+def _imported_modules(source: str, modules: Collection[str]) -> Iterator[tuple[str, int]]:
+    """Modules among `modules` that a file imports, `from package import module` included."""
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            if name in modules:
+                yield name, node.lineno
+
+
+def import_circles(files: dict[str, str]) -> list[str]:
+    """`files`: path to source. Modules that import each other, directly or round about."""
+    modules = {path.removesuffix(".py").replace("/", "."): path for path in files}
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for module, path in modules.items():
+        sorter.add(
+            module, *{name for name, _ in _imported_modules(files[path], modules)} - {module}
+        )
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        return [" -> ".join(error.args[1])]
+    return []
+
+
 def door_faults(files: dict[str, str]) -> list[str]:
     """`files`: path to source. A heavy dependency may be imported by one file of a room."""
     doors: dict[tuple[str, str], set[str]] = {}
@@ -138,7 +234,7 @@ def test_imports_run_one_way(repository: Path) -> None:
     ("room", "source"),
     [
         ("schemas", "import media.frames"),
-        ("schemas", "from judges.answers import score_answer"),
+        ("schemas", "from judges.scoring.answer_score import score_answer"),
         ("media", "def load():\n    from judges import answers"),
         ("judges", "if TYPE_CHECKING:\n    from pipeline.steps import Verified"),
         ("pipeline", "import train"),
@@ -151,7 +247,45 @@ def test_imports_run_one_way(repository: Path) -> None:
 )
 def test_the_direction_test_sees_every_kind_of_import(room: str, source: str) -> None:
     assert len(direction_faults(room, source)) == 1
-    assert direction_faults(room, "import schemas.ids\nimport json") == []
+    assert direction_faults(room, "import schemas.serialization\nimport json") == []
+
+
+def test_imports_run_one_way_inside_rooms_too(repository: Path) -> None:
+    files = {
+        str(path): (repository / path).read_text("utf-8") for path in product_files(repository)
+    }
+    assert not (faults := floor_faults(files)), "\n".join(faults)
+    assert not (circles := import_circles(files)), circles
+    packages = {str(Path(path).parent).replace("/", ".") for path in files}
+    listed = {package for floors in FLOORS.values() for line in floors for package in line}
+    unlisted = {package for package in packages if package.split(".")[0] in FLOORS} - listed
+    assert not unlisted, f"say on which floor these stand: {sorted(unlisted)}"
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "count"),
+    [
+        ("train/modeling/a.py", "from train.data.b import c", 1),
+        ("train/data/a.py", "def f():\n    from train.rollouts import b", 1),
+        ("train/rollouts/a.py", "import train.rl", 1),
+        ("judges/a.py", "from judges import audit", 1),
+        ("judges/audit.py", "from judges.audits.report.b import c", 0),
+        ("train/rl_checks.py", "from train.rl import c", 0),
+        ("train/trainers/a.py", "from train.modeling.b import c", 0),
+    ],
+)
+def test_the_floor_test_sees_upward_and_sideways_imports(
+    path: str, source: str, count: int
+) -> None:
+    files = dict.fromkeys(("train/data/b.py", "train/rollouts/b.py", "train/rl.py"), "")
+    files |= dict.fromkeys(("judges/audit.py", "judges/audits/report/b.py"), "")
+    assert len(floor_faults(files | {"train/modeling/b.py": "", path: source})) == count
+
+
+def test_the_circle_test_sees_a_way_round() -> None:
+    files = {"a/b.py": "import a.c", "a/c.py": "def f():\n    from a import d", "a/d.py": ""}
+    assert import_circles(files) == []
+    assert len(import_circles(files | {"a/d.py": "from a.b import x"})) == 1
 
 
 def test_a_heavy_dependency_has_one_importing_file_per_room(repository: Path) -> None:

@@ -1,26 +1,10 @@
-"""Fixtures of the judges' tests: the pretend model server, and tiny models on disk."""
+"""Fixtures of the judges' tests: tiny models on disk."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers.model_server import RunningServer, running_server
 
 from sandbox.tiny_model import save_tiny_model
-
-
-@pytest.fixture(scope="session")
-def server_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server process for all tests; `model_server` hands it out as new."""
-    with running_server(tmp_path_factory.mktemp("server") / "requests.jsonl") as server:
-        yield server
-
-
-@pytest.fixture
-def model_server(server_process: RunningServer) -> RunningServer:
-    """A server as fresh as a new one: no faults, no rules, no batches, an empty log."""
-    server_process.reset()
-    return server_process
 
 
 @pytest.fixture(scope="session")

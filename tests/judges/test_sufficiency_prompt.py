@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from answer_questions import choice_question, grounding_question
+from helpers.scoring_questions import choice_question, grounding_question
 from hypothesis import example, given
 from hypothesis import strategies as st
 

@@ -8,11 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.folders import TESTS
 
 from media.cache import FrameCache
 from media.frames import EncodedFrames
-from media.hashes import FileHashes
-from media.paths import SafeFile, find_file
 from media.sampling import FrameSpec
 
 SPEC = FrameSpec("uniform:2")
@@ -153,7 +152,7 @@ print(hits)
 def test_processes_share_a_small_cache_without_a_broken_read(tmp_path: Path) -> None:
     """Three writers over one limit: entries appear, are replaced and evicted under each other."""
     here = Path(__file__).resolve().parent
-    source = _WRITER.format(paths=[str(here.parent.parent), str(here)], folder=str(tmp_path))
+    source = _WRITER.format(paths=[str(TESTS), str(here)], folder=str(tmp_path))
     running = [
         subprocess.Popen(
             [sys.executable, "-c", source],
@@ -172,52 +171,3 @@ def test_processes_share_a_small_cache_without_a_broken_read(tmp_path: Path) -> 
     total = sum(path.stat().st_size for path in entries(tmp_path))
     assert total <= 40_000 + 2 * 4_400
     assert not [path for path in entries(tmp_path) if path.suffix == ".tmp"]
-
-
-def rested_file(tmp_path: Path, content: bytes = b"one") -> Path:
-    path = tmp_path / "media" / "a.mp4"
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(content)
-    os.utime(path, ns=(10**18, 10**18))
-    return path
-
-
-def found(path: Path) -> SafeFile:
-    return find_file(path.parent.resolve(), path.name, follow_symlinks=False)
-
-
-def test_a_hash_is_remembered_by_path_size_and_time(tmp_path: Path) -> None:
-    path = rested_file(tmp_path)
-    first = FileHashes(tmp_path / "cache").hash(found(path), None)
-    rested_file(tmp_path, b"two")  # same path, size and time: only a reader would notice
-    assert FileHashes(tmp_path / "cache").hash(found(path), None) == first
-    os.utime(path, ns=(10**18 + 1, 10**18 + 1))
-    assert FileHashes(tmp_path / "cache").hash(found(path), None) != first
-
-
-def test_a_hash_names_content_not_path(tmp_path: Path) -> None:
-    path = rested_file(tmp_path)
-    copy = path.with_name("b.mp4")
-    copy.write_bytes(b"one")
-    hashes = FileHashes(None)
-    assert hashes.hash(found(path), None) == hashes.hash(found(copy), None)
-
-
-def test_the_hash_of_a_file_just_written_is_not_remembered(tmp_path: Path) -> None:
-    """It may be written to again within the clock's step."""
-    path = rested_file(tmp_path)
-    now = time.time_ns()
-    os.utime(path, ns=(now, now))
-    first = FileHashes(tmp_path / "cache").hash(found(path), None)
-    path.write_bytes(b"two")
-    os.utime(path, ns=(now, now))
-    assert FileHashes(tmp_path / "cache").hash(found(path), None) != first
-
-
-@pytest.mark.parametrize("note", [b"", b"[]", b"7", b'["a", 1', b'["/x", 3, 5, "aa"]'])
-def test_a_damaged_note_is_ignored(tmp_path: Path, note: bytes) -> None:
-    path = rested_file(tmp_path)
-    first = FileHashes(tmp_path / "cache").hash(found(path), None)
-    (remembered,) = [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
-    remembered.write_bytes(note)
-    assert FileHashes(tmp_path / "cache").hash(found(path), None) == first

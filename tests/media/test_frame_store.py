@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media_clips import make_clip, numbered_picture, read_number
+from helpers.media_clips import make_clip, numbered_picture, read_number
 from PIL import Image
 
 from media.frames import MediaError
@@ -16,6 +16,8 @@ from media.sampling import FrameSpec
 from media.store import FrameStore
 from schemas.questions import MediaRef
 from schemas.samples import Reason
+
+pytestmark = pytest.mark.heavy
 
 CLIP = MediaRef(kind="video", path="clip.mp4")
 STILL = MediaRef(kind="image", path="still.png")

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from media_clips import make_clip
+from helpers.folders import TESTS
+from helpers.media_clips import make_clip
 
 from media.decoding import DecodeJob
 from media.frames import EncodedFrames, MediaError
@@ -21,7 +22,7 @@ from media.paths import FileState
 from media.sampling import FrameSpec
 from schemas.samples import Reason
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.heavy
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +149,7 @@ def test_a_decoder_that_dies_between_files_costs_none(
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_decoder_that_hangs_between_files_is_replaced(
     pool: Callable[..., DecoderPool], short_clip: Path
 ) -> None:
@@ -188,7 +190,7 @@ def test_closing_leaves_no_process_even_while_one_decodes(
 _PROGRAM = """
 import pathlib, sys
 sys.path[:0] = {paths!r}
-from media_clips import decode_here
+from helpers.media_clips import decode_here
 from test_isolation import job
 from media.isolation import DecoderPool
 print("the program runs")
@@ -200,9 +202,7 @@ print(len(pool.submit(job(pathlib.Path({clip!r}))).result()), flush=True)
 
 def program(short_clip: Path, rest: str) -> str:
     here = Path(__file__).resolve().parent
-    return _PROGRAM.format(
-        paths=[str(here.parent.parent), str(here)], clip=str(short_clip), rest=rest
-    )
+    return _PROGRAM.format(paths=[str(TESTS), str(here)], clip=str(short_clip), rest=rest)
 
 
 def test_a_program_on_standard_input_without_a_main_guard_runs_once(short_clip: Path) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.media_clips import decode_here
 from hypothesis import given
 from hypothesis import strategies as st
-from media_clips import decode_here
 from PIL import Image
 
-from media.encoding import target_size
+from media.encoding import target_size, thumbnail
 from media.frames import EncodedFrames, MediaError
 from media.sampling import FrameSpec
 from schemas.samples import Reason
@@ -118,8 +118,9 @@ def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     assert colours(still(tmp_path / f"a.{suffix}")).min() >= 250
 
 
-def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "a.tiff")
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_pixels_of_unknown_range_are_refused(tmp_path: Path, kind: type[np.generic]) -> None:
+    Image.fromarray(np.full((8, 8), 100_000).astype(kind)).save(tmp_path / "a.tiff")
     error = refusal(tmp_path / "a.tiff")
     assert error.reason is Reason.UNDECODABLE
     assert "8 bits" in error.detail
@@ -188,3 +189,30 @@ def test_a_scaled_size_keeps_its_aspect_to_a_pixel(width: int, height: int) -> N
         scale = (SPEC.max_pixels / (width * height)) ** 0.5
         assert width * scale - 1 <= scaled_width <= width * scale
         assert height * scale - 1 <= scaled_height <= height * scale
+
+
+@pytest.mark.parametrize(
+    ("shape", "limits", "size"),
+    [
+        ((40, 80, 3), {}, (80, 40)),
+        ((40, 80, 3), {"max_height": 20}, (40, 20)),
+        ((40, 80, 3), {"max_width": 20, "max_height": 30}, (20, 10)),
+        ((3, 40, 80, 3), {"max_width": 40}, (40, 60)),
+        ((1, 2000, 3), {"max_width": 100}, (100, 1)),
+    ],
+)
+def test_a_thumbnail_is_scaled_down_to_its_limits(
+    shape: tuple[int, ...], limits: dict[str, int], size: tuple[int, int]
+) -> None:
+    encoded = thumbnail(np.full(shape, 90, np.uint8), **limits)
+    with Image.open(BytesIO(encoded)) as picture:
+        assert (picture.size, picture.format) == (size, "JPEG")
+
+
+def test_a_thumbnail_of_several_frames_has_them_one_under_another() -> None:
+    frames = np.zeros((2, 16, 16, 3), np.uint8)
+    frames[1] = 200
+    with Image.open(BytesIO(thumbnail(frames))) as picture:
+        pixels = np.asarray(picture)
+    assert pixels[:12].mean() < 20
+    assert pixels[20:].mean() > 180

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media_clips import (
+from helpers.media_clips import (
     EVERY_FRAME,
     decode_here,
     make_clip,
@@ -17,12 +17,12 @@ from media_clips import (
 )
 from PIL import Image
 
-from media.decoding import VideoReaderName
+from media.decoding import ReaderName
 from media.frames import EncodedFrames, MediaError
 from media.sampling import FrameSpec
 from schemas.samples import Reason
 
-READERS: list[VideoReaderName] = ["decord", "pyav"]
+READERS: list[ReaderName] = ["decord", "pyav"]
 SPARSE = FrameSpec("uniform:8")
 
 GROUPS_OF_12 = {"g": "12"}
@@ -66,7 +66,7 @@ def numbers(frames: EncodedFrames) -> list[int]:
     return [read_number(np.asarray(Image.open(BytesIO(jpeg)))) for jpeg in frames.jpegs]
 
 
-def refusal(path: Path, reader: VideoReaderName, spec: FrameSpec = EVERY_FRAME) -> MediaError:
+def refusal(path: Path, reader: ReaderName, spec: FrameSpec = EVERY_FRAME) -> MediaError:
     with pytest.raises(MediaError) as caught:
         decode_here(path, reader, spec)
     return caught.value
@@ -75,13 +75,13 @@ def refusal(path: Path, reader: VideoReaderName, spec: FrameSpec = EVERY_FRAME) 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_index_carries_the_picture_drawn_there(
-    clips: Path, name: str, reader: VideoReaderName
+    clips: Path, name: str, reader: ReaderName
 ) -> None:
     """Bug seen: decord jumps to other frames in AVI, MPEG, WMV and open groups of pictures."""
     if reader == "decord" and name in NOT_DECORDS:
         error = refusal(clips / name, reader)
         assert error.reason is Reason.UNDECODABLE
-        assert "--reader decord-then-pyav" in error.detail
+        assert "--video-decoder decord-then-pyav" in error.detail
         return
     frames = decode_here(clips / name, reader, SPARSE)
     assert frames.indices == (9, 28, 46, 65, 84, 103, 121, 140)
@@ -107,7 +107,7 @@ def test_the_readers_agree_on_times_and_duration(clips: Path, name: str) -> None
 @pytest.mark.parametrize("container", ["mp4", "mkv"])
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 def test_rotated_clips_come_out_upright(
-    tmp_path: Path, reader: VideoReaderName, container: str, rotation: int
+    tmp_path: Path, reader: ReaderName, container: str, rotation: int
 ) -> None:
     """The clip is stored lying, with the order to turn it back."""
     upright = np.zeros((64, 96, 3), np.uint8)
@@ -123,7 +123,7 @@ def test_rotated_clips_come_out_upright(
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_times_are_the_container_s_own(tmp_path: Path, reader: VideoReaderName) -> None:
+def test_times_are_the_container_s_own(tmp_path: Path, reader: ReaderName) -> None:
     times = [0, 10, 20, 500, 520, 900, 1500, 4000, 4010]
     path = make_clip(
         tmp_path / "uneven.mp4", num_frames=9, times_ms=times, codec_options={"bf": "2"}
@@ -136,7 +136,7 @@ def test_times_are_the_container_s_own(tmp_path: Path, reader: VideoReaderName) 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("num_frames", [1, 3])
 def test_shortest_clips_give_all_their_frames(
-    tmp_path: Path, reader: VideoReaderName, num_frames: int
+    tmp_path: Path, reader: ReaderName, num_frames: int
 ) -> None:
     path = make_clip(tmp_path / "short.mp4", num_frames=num_frames)
     frames = decode_here(path, reader, FrameSpec())
@@ -146,7 +146,7 @@ def test_shortest_clips_give_all_their_frames(
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_odd_sizes_stay_as_they_are(tmp_path: Path, reader: VideoReaderName) -> None:
+def test_odd_sizes_stay_as_they_are(tmp_path: Path, reader: ReaderName) -> None:
     pictures = [numbered_picture(i, 99, 65) for i in range(4)]
     path = make_clip(tmp_path / "odd.mp4", pictures=pictures, pixel_format="yuv444p")
     frames = decode_here(path, reader)
@@ -157,7 +157,7 @@ def test_odd_sizes_stay_as_they_are(tmp_path: Path, reader: VideoReaderName) -> 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_frames_before_the_edit_list_s_start_are_not_shown(
-    tmp_path: Path, reader: VideoReaderName
+    tmp_path: Path, reader: ReaderName
 ) -> None:
     """A clip that was cut without coding it anew: 5 frames are stored and not shown."""
     path = make_clip(
@@ -174,7 +174,7 @@ def test_frames_before_the_edit_list_s_start_are_not_shown(
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_clip_that_claims_to_last_for_years_has_its_frames_times(
-    tmp_path: Path, reader: VideoReaderName
+    tmp_path: Path, reader: ReaderName
 ) -> None:
     path = make_clip(tmp_path / "long.mp4", num_frames=12)
     data = bytearray(path.read_bytes())
@@ -190,7 +190,7 @@ def test_a_clip_that_claims_to_last_for_years_has_its_frames_times(
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize(("name", "codec"), [("cut.mp4", "libx264"), ("cut.webm", "libvpx")])
 def test_a_cut_off_file_is_refused(
-    tmp_path: Path, reader: VideoReaderName, name: str, codec: str
+    tmp_path: Path, reader: ReaderName, name: str, codec: str
 ) -> None:
     """Bug seen: the readable first half of a WebM file passed for the whole clip."""
     path = make_clip(
@@ -205,14 +205,14 @@ def test_a_cut_off_file_is_refused(
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_two_frames_at_one_time_are_refused(tmp_path: Path, reader: VideoReaderName) -> None:
+def test_two_frames_at_one_time_are_refused(tmp_path: Path, reader: ReaderName) -> None:
     """4,000 frames a second in Matroska's milliseconds."""
     path = make_clip(tmp_path / "fast.mkv", num_frames=20, rate=4000, codec_options={"bf": "0"})
     assert refusal(path, reader).reason is Reason.BAD_TIMES
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_clip_with_missing_times_is_refused(tmp_path: Path, reader: VideoReaderName) -> None:
+def test_a_clip_with_missing_times_is_refused(tmp_path: Path, reader: ReaderName) -> None:
     path = make_clip(
         tmp_path / "early.mkv",
         num_frames=20,
@@ -225,14 +225,14 @@ def test_a_clip_with_missing_times_is_refused(tmp_path: Path, reader: VideoReade
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_sound_file_has_no_frames(tmp_path: Path, reader: VideoReaderName) -> None:
+def test_a_sound_file_has_no_frames(tmp_path: Path, reader: ReaderName) -> None:
     error = refusal(make_sound(tmp_path / "sound.mp4"), reader)
     assert error.reason is Reason.NO_FRAMES
     assert "only: audio" in error.detail
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_text_named_mp4_is_refused(tmp_path: Path, reader: VideoReaderName) -> None:
+def test_a_text_named_mp4_is_refused(tmp_path: Path, reader: ReaderName) -> None:
     path = tmp_path / "text.mp4"
     path.write_text("404: Not Found\n" * 40)
     assert refusal(path, reader).reason is Reason.UNDECODABLE
@@ -248,7 +248,7 @@ def test_a_text_named_mp4_is_refused(tmp_path: Path, reader: VideoReaderName) ->
     ids=["hls", "concat"],
 )
 def test_a_play_list_does_not_open_other_files(
-    tmp_path: Path, reader: VideoReaderName, play_list: str
+    tmp_path: Path, reader: ReaderName, play_list: str
 ) -> None:
     """decord alone follows such a file, whatever its name: bug seen."""
     secret = make_clip(tmp_path / "secret.ts")
@@ -258,9 +258,7 @@ def test_a_play_list_does_not_open_other_files(
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_clip_of_absurd_size_is_refused_by_its_header(
-    tmp_path: Path, reader: VideoReaderName
-) -> None:
+def test_a_clip_of_absurd_size_is_refused_by_its_header(tmp_path: Path, reader: ReaderName) -> None:
     error = refusal(make_huge_clip(tmp_path / "huge.avi"), reader)
     assert error.reason is Reason.TOO_LARGE
     assert "8208x8208" in error.detail
@@ -268,7 +266,7 @@ def test_a_clip_of_absurd_size_is_refused_by_its_header(
 
 @pytest.mark.parametrize("reader", READERS)
 def test_large_frames_are_scaled_to_the_cap_and_keep_their_aspect(
-    tmp_path: Path, reader: VideoReaderName
+    tmp_path: Path, reader: ReaderName
 ) -> None:
     path = make_clip(
         tmp_path / "large.mp4", pictures=[numbered_picture(i, 640, 360) for i in range(3)]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.build_world import fate, gold, make_world, trace
 from helpers.builds import (
     build_command,
     dataset_rows,
@@ -18,12 +19,12 @@ from helpers.builds import (
     rejections,
     run_build,
 )
-from helpers.scripted_world import fate, gold, make_world, trace
+from helpers.chat_requests import paid_requests
 from servers.model_server import TEST_KEY, RunningServer, running_server
 
 NUM_QUESTIONS = 60
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.heavy
 
 
 TESTS = Path(__file__).parent.parent
@@ -32,7 +33,7 @@ TESTS = Path(__file__).parent.parent
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RunningServer]:
     log = tmp_path / "requests.jsonl"
-    with running_server(log, brain="helpers.scripted_world:brain", python_path=TESTS) as running:
+    with running_server(log, brain="helpers.build_world:brain", python_path=TESTS) as running:
         yield running
 
 
@@ -46,7 +47,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of one build from end to end, 16 calls in flight, for others to compare with."""
     folder = tmp_path_factory.mktemp("finished")
     log = folder / "requests.jsonl"
-    with running_server(log, brain="helpers.scripted_world:brain", python_path=TESTS) as running:
+    with running_server(log, brain="helpers.build_world:brain", python_path=TESTS) as running:
         done = run_build(
             build_command(make_world(folder / "world", NUM_QUESTIONS), folder / "out"), running.url
         )
@@ -83,11 +84,11 @@ def test_a_finished_build_run_again_asks_nothing_and_changes_nothing(
 ) -> None:
     out = tmp_path / "out"
     assert run_build(build_command(questions, out), server.url).returncode == 0
-    before, asked = dataset_rows(out), len(server.requests("/v1/messages"))
+    before, asked = dataset_rows(out), len(paid_requests(server))
     done = run_build(build_command(questions, out), server.url)
     assert done.returncode == 0, done.stderr
     assert dataset_rows(out) == before
-    assert len(server.requests("/v1/messages")) == asked
+    assert len(paid_requests(server)) == asked
 
 
 def test_concurrency_changes_nothing_in_the_dataset(
@@ -107,21 +108,22 @@ def test_batches_give_the_same_dataset(
     done = run_build(build_command(questions, out, "--batch", *waits), server.url)
     assert done.returncode == 0, done.stderr
     assert dataset_rows(out) == dataset_rows(finished)
-    assert query(out, "select bool_and(batch) from calls") == [(True,)]
-    assert server.requests("/v1/messages") == []
+    assert query(out, "select step from calls where not batch") == [("check",)] * 2
+    assert paid_requests(server) == []
 
 
+@pytest.mark.slow
 def test_a_limit_stops_early_and_a_higher_one_goes_on(
     server: RunningServer, questions: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     assert run_build(build_command(questions, out, "--limit", "20"), server.url).returncode == 0
     assert query(out, "select count(*) from questions") == [(20,)]
-    asked = len(server.requests("/v1/messages"))
+    asked = len(paid_requests(server))
     assert run_build(build_command(questions, out), server.url).returncode == 0
     assert query(out, "select count(*) from questions") == [(NUM_QUESTIONS,)]
-    bodies = Counter(r["body_hash"] for r in server.requests("/v1/messages")[asked:])
-    assert not bodies.keys() & {r["body_hash"] for r in server.requests("/v1/messages")[:asked]}
+    bodies = Counter(r["body_hash"] for r in paid_requests(server)[asked:])
+    assert not bodies.keys() & {r["body_hash"] for r in paid_requests(server)[:asked]}
 
 
 def test_another_option_in_the_same_folder_is_refused_by_name(
@@ -164,6 +166,7 @@ def test_bad_media_cost_their_row_and_the_status_says_so(
     }
 
 
+@pytest.mark.slow
 def test_retry_failed_gives_repaired_rows_another_chance(
     server: RunningServer, questions: Path, tmp_path: Path, finished: Path
 ) -> None:
@@ -178,6 +181,7 @@ def test_retry_failed_gives_repaired_rows_another_chance(
     assert dataset_rows(out) == dataset_rows(finished)
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_what_is_in_flight_and_the_same_command_resumes(
     server: RunningServer, questions: Path, tmp_path: Path, finished: Path
 ) -> None:
@@ -188,7 +192,7 @@ def test_ctrl_c_finishes_what_is_in_flight_and_the_same_command_resumes(
         command, env=environment(server.url), stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
-    while len(server.requests("/v1/messages")) < 12 and time.monotonic() < deadline:
+    while len(paid_requests(server)) < 12 and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
@@ -201,14 +205,14 @@ def test_ctrl_c_finishes_what_is_in_flight_and_the_same_command_resumes(
         check=True,
     )
     assert json.loads(status.stdout)["state"] == "stopped"
-    answered = server.requests("/v1/messages")
+    answered = paid_requests(server)
     assert not any(record.get("client_gone") for record in answered)  # nothing was cut off
     assert len(answered) < NUM_QUESTIONS
     server.control(latency_ms=0)
     done = run_build(command, server.url)
     assert done.returncode == 0, done.stderr
     assert dataset_rows(out) == dataset_rows(finished)
-    bodies = Counter(record["body_hash"] for record in server.requests("/v1/messages"))
+    bodies = Counter(record["body_hash"] for record in paid_requests(server))
     repeats = {body for body, count in bodies.items() if count > 1}
     # Only deliberate repeats: a judge without a verdict is asked three times with the same words.
     unscored = sum(fate(number) == "unscored" for number in range(NUM_QUESTIONS))
@@ -236,11 +240,27 @@ def test_check_counts_what_cannot_be_used_and_asks_nobody(
     assert server.requests() == []
 
 
+def test_a_model_that_the_server_does_not_know_leaves_nothing_behind(
+    server: RunningServer, questions: Path, tmp_path: Path
+) -> None:
+    """Bug seen: every row rejected, and the folder taken by the misspelt name."""
+    out = tmp_path / "out"
+    unknown = {"kind": "bad_request", "status": 404, "message": "model: claude-sonet"}
+    server.control(script=[{"match": "Reply with", "faults": [unknown]}])
+    done = run_build(build_command(questions, out), server.url)
+    assert done.returncode == 2
+    assert "--generator claude:claude-sonnet-5-5 does not answer: " in done.stderr
+    assert "model: claude-sonet (check the model's name" in done.stderr
+    assert not out.exists()
+    assert paid_requests(server) == []
+
+
 def test_the_key_is_nowhere_in_what_a_build_leaves(
     server: RunningServer, questions: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    server.control(script=[{"faults": [{"kind": "bad_request", "message": "bad key {key}"}]}])
+    fault = {"kind": "bad_request", "message": "bad key {key}"}
+    server.control(script=[{"match": "observation", "faults": [fault]}])
     done = run_build(build_command(questions, out, "--limit", "3"), server.url)
     assert TEST_KEY not in done.stdout + done.stderr
     for path in out.rglob("*"):
@@ -248,6 +268,7 @@ def test_the_key_is_nowhere_in_what_a_build_leaves(
             assert TEST_KEY.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_allowed_leaks_are_judged_kept_and_still_flagged(
     server: RunningServer, questions: Path, tmp_path: Path
 ) -> None:

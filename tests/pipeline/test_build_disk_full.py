@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from helpers.builds import build_command, environment, query
 
-from schemas.config import EXIT_ROWS_FAILED, EXIT_STOPPED
+from cli.config import EXIT_ROWS_FAILED, EXIT_STOPPED
 
 NUM_QUESTIONS, TEXT_BYTES, MAX_FILE_BYTES = 400, 20_000, 4_000_000
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.heavy
 
 
 def _limit_files() -> None:

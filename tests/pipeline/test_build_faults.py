@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.build_world import fate, make_world, trace
 from helpers.builds import build_command, dataset_rows, query, rejections, run_build
-from helpers.scripted_world import fate, make_world, trace
+from helpers.chat_requests import paid_requests
 from servers.model_server import running_server
 
 RATES = {
@@ -24,7 +25,7 @@ RATES = {
 # that may pass after eight. Everything else must come out as without faults.
 FINAL_REASONS = {"refused", "empty_reply", "truncated", "call_failed"}
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.heavy
 
 
 @pytest.mark.slow
@@ -33,6 +34,7 @@ def test_two_thousand_questions_survive_a_faulty_server(tmp_path: Path) -> None:
     _compare(tmp_path, num_questions=2000)
 
 
+@pytest.mark.slow
 def test_sixty_questions_survive_a_faulty_server(tmp_path: Path) -> None:
     _compare(tmp_path, num_questions=60)
 
@@ -42,7 +44,7 @@ def _compare(tmp_path: Path, num_questions: int) -> None:
     out = tmp_path / "out"
     with running_server(
         tmp_path / "requests.jsonl",
-        brain="helpers.scripted_world:brain",
+        brain="helpers.build_world:brain",
         python_path=Path(__file__).parent.parent,
         rates=RATES,
         seed=3,
@@ -59,7 +61,7 @@ def _compare(tmp_path: Path, num_questions: int) -> None:
             server.url,
             timeout=1200,
         )
-        log = server.requests("/v1/messages")
+        log = paid_requests(server)
 
     rejected = {int(number): end for number, end in rejections(out).items()}
     accepted = {int(row["problem_id"]) for row in dataset_rows(out)}

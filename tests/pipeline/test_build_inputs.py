@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from cli.config import EXIT_ROWS_FAILED, UsageError
 from pipeline.build_cot import main
 from pipeline.status import read_status
-from schemas.config import EXIT_ROWS_FAILED, UsageError
 
 NOBODY = "openai:m@http://127.0.0.1:9/v1"
 GOOD = {
@@ -71,9 +71,9 @@ def test_wrong_input_is_named_before_anything_is_written(
     assert not (folder / "out").exists()
 
 
-def test_a_quote_that_cannot_be_written_is_said(folder: Path) -> None:
+def test_an_estimate_that_cannot_be_written_is_reported(folder: Path) -> None:
     argv = ["--questions=good.jsonl", "--media-root=media", "--dry-run", "--out=file/out"]
-    with pytest.raises(UsageError, match=r"quote cannot be written to .*estimate\.json"):
+    with pytest.raises(UsageError, match=r"estimate cannot be written to .*estimate\.json"):
         main([*argv, f"--generator={NOBODY}", f"--judge={NOBODY}"])
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import duckdb
 import pytest
+from helpers.build_world import make_world
 from helpers.builds import build_command, dataset_rows, environment, query, run_build
-from helpers.scripted_world import make_world
+from helpers.chat_requests import paid_requests
 from servers.model_server import RunningServer, running_server
 
 NUM_QUESTIONS, NUM_KILLS = 400, 30
@@ -21,7 +22,7 @@ CONCURRENCY = 8
 # 30 kills after at most this many answers, and 8 more in flight at each, stay below the 744 needed.
 MAX_CALLS_BETWEEN_KILLS = 15
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.heavy
 
 
 @pytest.mark.slow
@@ -30,11 +31,11 @@ def test_thirty_kills_change_nothing_and_repeat_only_what_was_not_committed(tmp_
     questions = make_world(tmp_path / "world", NUM_QUESTIONS)
     helpers = Path(__file__).parent.parent
     with running_server(
-        tmp_path / "requests.jsonl", brain="helpers.scripted_world:brain", python_path=helpers
+        tmp_path / "requests.jsonl", brain="helpers.build_world:brain", python_path=helpers
     ) as server:
         reference, out = tmp_path / "reference", tmp_path / "out"
         assert run_build(build_command(questions, reference), server.url).returncode == 0
-        once = server.requests("/v1/messages")
+        once = paid_requests(server)
         server.control(latency_ms=250)
         command = build_command(questions, out, "--concurrency", str(CONCURRENCY))
         draw = random.Random(0)
@@ -59,7 +60,7 @@ def test_thirty_kills_change_nothing_and_repeat_only_what_was_not_committed(tmp_
             committed_at.append((time.time(), _committed_calls(out)))
         done = run_build(command, server.url)
         assert done.returncode == 0, done.stderr
-        log = server.requests("/v1/messages")[len(once) :]
+        log = paid_requests(server)[len(once) :]
 
     assert dataset_rows(out) == dataset_rows(reference)
     assert query(out, _OUTCOMES) == query(reference, _OUTCOMES)

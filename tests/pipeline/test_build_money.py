@@ -5,22 +5,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.build_world import make_world
 from helpers.builds import build_command, query, run_build
-from helpers.scripted_world import make_world
 from servers.model_server import RunningServer, running_server
 
 NUM_QUESTIONS = 90
 # Dollars per million tokens of the two models that the builds here use.
 TEACHER_INPUT, TEACHER_OUTPUT, JUDGE_INPUT, JUDGE_OUTPUT = 2.0, 10.0, 0.10, 0.50
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.heavy
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RunningServer]:
     with running_server(
         tmp_path / "requests.jsonl",
-        brain="helpers.scripted_world:brain",
+        brain="helpers.build_world:brain",
         python_path=Path(__file__).parent.parent,
     ) as running:
         yield running
@@ -37,6 +37,7 @@ def _served_dollars(server: RunningServer) -> float:
     return total
 
 
+@pytest.mark.slow
 def test_a_dry_run_pays_nothing_and_is_near_what_the_build_then_takes(
     server: RunningServer, tmp_path: Path
 ) -> None:
@@ -66,6 +67,7 @@ def test_the_ledger_holds_what_the_server_billed(server: RunningServer, tmp_path
     assert spent == pytest.approx(_served_dollars(server), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_budget_is_never_passed_and_the_build_can_go_on(
     server: RunningServer, tmp_path: Path
 ) -> None:

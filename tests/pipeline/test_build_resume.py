@@ -1,5 +1,5 @@
-"""Which output folder a build goes on in. Nothing here is ever asked of a model: every file of the
-questions is missing.
+"""Which output folder a build resumes in. No model is ever called: every file of the questions is
+missing.
 """
 
 import json
@@ -9,10 +9,12 @@ from typing import Any
 import duckdb
 import pytest
 
+from cli.config import EXIT_OK, EXIT_ROWS_FAILED, UsageError
 from pipeline.build import build
 from pipeline.options import BuildConfig
-from pipeline.quote import quote
-from schemas.config import EXIT_OK, EXIT_ROWS_FAILED, UsageError
+from pipeline.preview import print_estimate
+
+pytestmark = pytest.mark.heavy
 
 NOBODY = "openai:m@http://127.0.0.1:9/v1"
 
@@ -84,7 +86,7 @@ async def test_an_option_that_decides_what_a_row_becomes_may_not_change(
     out.mkdir()
     saved = config(tmp_path).as_json()
     (out / "config.json").write_text(json.dumps(saved))
-    (out / "progress.json").touch()  # it was begun
+    (out / "progress.json").write_text("{}")  # it was begun
     with pytest.raises(UsageError) as caught:
         await build(config(tmp_path, **changed), [])
     assert sentence in str(caught.value)
@@ -101,6 +103,36 @@ async def test_speed_and_limits_may_change(tmp_path: Path) -> None:
     assert json.loads((out / "config.json").read_text())["concurrency"] == 3
 
 
+async def test_a_build_begun_under_the_former_names_of_options_resumes(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    saved = config(tmp_path).as_json()
+    former = {
+        "video_decoder": "reader",
+        "retries": "judge_retries",
+        "timeout_seconds": "call_timeout_seconds",
+    }
+    old = {former.get(name, name): value for name, value in saved.items() if name != "plugin"}
+    (out / "config.json").write_text(json.dumps(old))
+    (out / "progress.json").write_text("{}")  # it was begun
+    with pytest.raises(UsageError, match='--video-decoder was "decord", is now "pyav"'):
+        await build(config(tmp_path, video_decoder="pyav"), [])
+    assert await build(config(tmp_path, timeout_seconds=9), []) == EXIT_ROWS_FAILED
+    assert json.loads((out / "config.json").read_text()) == saved | {"timeout_seconds": 9.0}
+
+
+@pytest.mark.parametrize("option", ["temperature", "judge_temperature"])
+async def test_a_temperature_that_a_shared_backend_does_not_take_is_refused(
+    tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "unused")
+    both = {"generator": "claude:claude-haiku-5-5", "judge": "claude:claude-haiku-5-5"}
+    flag = "--" + option.replace("_", "-")
+    with pytest.raises(UsageError, match=f"^{flag} 0.5 was given, but claude:.* takes no"):
+        await build(config(tmp_path, **both, **{option: 0.5}), [])
+    assert not (tmp_path / "out").exists()
+
+
 async def test_a_format_that_an_earlier_run_wrote_is_brought_up_to_date(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,9 +147,20 @@ async def test_a_format_that_an_earlier_run_wrote_is_brought_up_to_date(
 
 async def test_a_ledger_without_its_options_is_not_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "cot.duckdb").touch()
-    with pytest.raises(UsageError, match=r"holds a ledger but no config\.json"):
+    (tmp_path / "out" / "cot.duckdb").write_text("of another day")
+    with pytest.raises(UsageError, match=r"holds cot\.duckdb, but not the config\.json"):
         await build(config(tmp_path), [])
+
+
+async def test_a_build_whose_ledger_is_gone_is_not_paid_again(tmp_path: Path) -> None:
+    await build(config(tmp_path), [])
+    (tmp_path / "out" / "cot.duckdb").rename(tmp_path / "moved")
+    before = files(tmp_path)
+    with pytest.raises(UsageError, match=r"its ledger \(cot.duckdb\) is gone: all would be asked"):
+        await build(config(tmp_path), [])
+    assert files(tmp_path) == before
+    (tmp_path / "moved").rename(tmp_path / "out" / "cot.duckdb")
+    await build(config(tmp_path), [])
 
 
 async def test_an_output_folder_that_is_a_file_is_said(tmp_path: Path) -> None:
@@ -160,12 +203,12 @@ async def test_who_does_not_get_the_ledger_does_not_change_the_saved_options(
 
 async def test_a_quote_for_a_backend_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="names no backend"):
-        await quote(config(tmp_path, generator="claud:m", dry_run=True))
+        await print_estimate(config(tmp_path, generator="claud:m", dry_run=True))
 
 
 async def test_a_quote_is_a_run_that_ended(tmp_path: Path) -> None:
     assert await build(config(tmp_path), []) == EXIT_ROWS_FAILED
-    assert await quote(config(tmp_path, dry_run=True)) == EXIT_OK
+    assert await print_estimate(config(tmp_path, dry_run=True)) == EXIT_OK
     with duckdb.connect(str(tmp_path / "out" / "cot.duckdb"), read_only=True) as ledger:
         rows = ledger.execute("select exit_status from runs order by started_at").fetchall()
     assert rows == [(EXIT_ROWS_FAILED,), (EXIT_OK,)]

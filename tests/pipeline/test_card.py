@@ -11,11 +11,13 @@ from helpers.built_ledger import add_attempt, built_ledger, empty_ledger, fill, 
 from helpers.cards import card_of, tables
 
 from pipeline.card import size_category
-from pipeline.card_facts import REASON_MEANINGS, collect_facts
+from pipeline.card_statistics import REASON_MEANINGS, collect_statistics
 from pipeline.export import export_dataset
 from schemas.dataset_rows import COLUMNS
-from schemas.ledger import Ledger
+from schemas.ledger.ledger import Ledger
 from schemas.samples import Reason, Rejection, Step
+
+pytestmark = pytest.mark.heavy
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def test_the_funnel_counts_questions_and_not_attempts(card: str) -> None:
     ]
 
 
-def test_what_was_not_used_is_told_with_step_reason_and_count(card: str) -> None:
+def test_what_was_not_used_is_listed_with_step_reason_and_count(card: str) -> None:
     assert "**7 rows not used, because:**" in card
     rows = tables(card)["step/reason/meaning/questions/share"]
     assert [(row[0], row[1], row[3]) for row in rows] == [
@@ -95,7 +97,7 @@ def test_teacher_judge_and_media_are_named_with_their_counts(card: str) -> None:
     assert media == [["video", "decord", "27", "8.0", "24.0", "37.0", "3"]]
 
 
-def test_spend_tells_a_price_that_is_not_known(card: str) -> None:
+def test_an_unknown_price_is_reported_as_unknown(card: str) -> None:
     assert tables(card)["step/model/calls/input tokens/output tokens/US dollars"] == [
         ["generate", "claude:teacher", "29", "29,000", "2,900", "0.2900"],
         ["filter", "claude:judge", "25", "5,000", "250", "price unknown"],
@@ -225,7 +227,7 @@ def test_the_dataset_id_names_rows_and_settings_and_nothing_else(tmp_path: Path)
                 ledger.add_question(question(40))
                 add_attempt(ledger, question(40))
             export_dataset(ledger, tmp_path / name)
-            return collect_facts(ledger, tmp_path / name / "dataset").dataset_id
+            return collect_statistics(ledger, tmp_path / name / "dataset").dataset_id
 
     first = id_of("first")
     assert first.startswith("dataset-")
@@ -234,10 +236,22 @@ def test_the_dataset_id_names_rows_and_settings_and_nothing_else(tmp_path: Path)
     assert len({first, *others}) == 3
 
 
+def test_options_that_were_renamed_leave_the_dataset_id_as_it_is(tmp_path: Path) -> None:
+    def id_of(name: str, **config: Any) -> str:
+        (tmp_path / name).mkdir()
+        with empty_ledger(tmp_path / name, **config) as ledger:
+            export_dataset(ledger, tmp_path / name)
+            return collect_statistics(ledger, tmp_path / name / "dataset").dataset_id
+
+    before = id_of("before", reader="pyav", judge_retries=3)
+    assert id_of("after", video_decoder="pyav", retries=3, plugin=["layout.py"]) == before
+    assert id_of("other", video_decoder="decord", retries=3) != before
+
+
 def test_a_copy_lies_under_the_dataset_id_with_its_pictures(tmp_path: Path) -> None:
     with built_ledger(tmp_path) as ledger:
         card = card_of(ledger, tmp_path, copy_to=tmp_path / "cards" / "deep")
-        dataset_id = collect_facts(ledger, tmp_path / "dataset").dataset_id
+        dataset_id = collect_statistics(ledger, tmp_path / "dataset").dataset_id
     assert f"`{dataset_id}`" in card
     copy = (tmp_path / "cards" / "deep" / f"{dataset_id}.md").read_text()
     links = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", copy)

@@ -1,5 +1,6 @@
 """Text from outside on the data card: it breaks no table and runs nothing."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from helpers.built_ledger import add_attempt, empty_ledger, question
 from helpers.cards import card_of
 from markdown_it import MarkdownIt
 
-from pipeline.card import cell
+from cli.markdown_page import as_json, cell
 from schemas.samples import Reason, Rejection, Step
 
 HOSTILE = (
@@ -71,3 +72,15 @@ def _plain_card(folder: Path) -> str:
 )
 def test_a_cell_is_one_line_of_inert_text(text: object, escaped: str) -> None:
     assert cell(text) == escaped
+
+
+def test_a_card_is_no_binary_file() -> None:
+    """Control characters of names make one of it, and marks of direction turn its lines round."""
+    names = {"model": "m\x00\x1b[31m\x7f\x9b2J", "ü": "\u202etxt\u2066", "kept": "äß—`\n"}
+    text = as_json(names)
+    assert json.loads(text) == names
+    for acting in "\x00\x1b\x7f\x9b\u202e\u2066`":
+        assert acting not in text
+        assert acting not in cell(f"a{acting}b") or acting == "`"
+    assert "äß—" in text
+    assert cell("a\x00b\u202e") == "a\\\\x00b\\\\u202e"

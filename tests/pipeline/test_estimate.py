@@ -177,8 +177,8 @@ async def test_the_server_counts_where_it_can(
 
 def test_a_clip_costs_its_frames() -> None:
     settings = StepSettings("t", "j")
-    few, _ = generation_request(question(0), [a_clip(times=(0.0,))], settings, draw=0)
-    many, _ = generation_request(question(0), [a_clip(times=(0.0, 1.0, 2.0))], settings, draw=0)
+    few, _ = generation_request(question(0), [a_clip(times=(0.0,))], settings, attempt=0)
+    many, _ = generation_request(question(0), [a_clip(times=(0.0, 1.0, 2.0))], settings, attempt=0)
     assert arithmetic_tokens(many) - arithmetic_tokens(few) >= 2 * 20
 
 

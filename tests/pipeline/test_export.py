@@ -18,6 +18,8 @@ from pipeline.parquet_files import DATASET_SCHEMA, count_words, write_parquet
 from schemas.dataset_rows import question_of_row
 from schemas.traces import TraceError
 
+pytestmark = pytest.mark.heavy
+
 
 def test_rows_stand_in_the_order_of_the_question_file_not_of_arrival(tmp_path: Path) -> None:
     with built_ledger(tmp_path) as ledger:  # settled from the last row to the first
@@ -209,7 +211,7 @@ def test_a_damaged_dataset_is_written_anew(tmp_path: Path, damage: str) -> None:
         elif damage == "emptied":
             file.write_bytes(b"")
         else:
-            (tmp_path / "dataset" / "more.parquet").write_bytes(file.read_bytes())
+            (tmp_path / "dataset" / "train-00003-of-00004.parquet").write_bytes(file.read_bytes())
         export_dataset(ledger, tmp_path, rows_per_file=10)
     assert bytes_of(tmp_path / "dataset") == before
 

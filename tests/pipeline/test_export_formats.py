@@ -4,12 +4,20 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from helpers.built_ledger import add_attempt, built_ledger, empty_ledger, question
 from helpers.exports import ACCEPTED, load, rich_questions, rows_of
 
-from pipeline.export import export_further, export_trl, export_videop2r
-from schemas.annotations import read_questions
+from cli.config import UsageError
+from pipeline.export import (
+    export_dataset,
+    export_further,
+    export_trl,
+    export_videop2r,
+    refuse_unwritable_outputs,
+)
+from schemas.annotations.reader import read_questions
 
 
 def test_videop2r_has_the_releases_fields_and_types(tmp_path: Path) -> None:
@@ -97,9 +105,77 @@ def test_files_of_others_are_not_deleted_for_an_export_that_nobody_asked_for(
         (tmp_path / "trl" / "checkpoint.pt").write_text("mine")
         (said,) = export_further(ledger, tmp_path, [])
     assert "trl is of an earlier run and was not brought up to date" in said
-    assert "--export trl replaces it" in said
+    assert "--export trl brings it up to date" in said
     assert (tmp_path / "trl" / "checkpoint.pt").exists()
     assert (tmp_path / "videop2r" / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["dataset", "trl", "videop2r"])
+def test_files_of_others_stay_where_an_export_is_brought_up_to_date(
+    tmp_path: Path, name: str
+) -> None:
+    formats = [] if name == "dataset" else [name]
+    with empty_ledger(tmp_path) as ledger:
+        export_dataset(ledger, tmp_path)
+        export_further(ledger, tmp_path, formats)
+        (tmp_path / name / "mine").mkdir()
+        (tmp_path / name / "mine" / "notes.txt").write_text("mine")
+        (tmp_path / name / "mine.parquet").write_text("no table")
+        (tmp_path / f".{name}.old").mkdir()  # of an attempt that was interrupted
+        (tmp_path / f".{name}.old" / "older.txt").write_text("mine")
+        asked = question(3)
+        ledger.add_question(asked)
+        add_attempt(ledger, asked, score=1.0)
+        export_dataset(ledger, tmp_path)
+        export_further(ledger, tmp_path, formats)
+    kept = {path.name for path in (tmp_path / name).iterdir()}
+    assert {"mine", "mine.parquet", "older.txt"} < kept
+    assert len(kept) == 4
+    assert (tmp_path / name / "mine" / "notes.txt").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == set()
+
+
+def test_a_link_to_a_larger_disk_is_written_through(tmp_path: Path) -> None:
+    disk = tmp_path / "disk" / "data"
+    disk.mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "dataset").symlink_to(disk)
+    with empty_ledger(tmp_path) as ledger:
+        for number in range(2):
+            asked = question(number)
+            ledger.add_question(asked)
+            add_attempt(ledger, asked, score=1.0)
+            export_dataset(ledger, tmp_path / "out")
+            (file,) = disk.iterdir()
+            assert pq.read_metadata(file).num_rows == number + 1
+    assert (tmp_path / "out" / "dataset").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["data"]
+
+
+def test_a_folder_that_was_half_replaced_is_put_back(tmp_path: Path) -> None:
+    with empty_ledger(tmp_path) as ledger:
+        export_dataset(ledger, tmp_path)
+        (tmp_path / "dataset" / "mine.txt").write_text("mine")
+        (tmp_path / "dataset").rename(tmp_path / ".dataset.old")
+        export_dataset(ledger, tmp_path)
+    assert (tmp_path / "dataset" / "mine.txt").read_text() == "mine"
+    assert not (tmp_path / ".dataset.old").exists()
+
+
+@pytest.mark.parametrize("name", ["dataset", "pictures", "trl", "README.md", "progress.json"])
+def test_what_stands_in_the_way_of_an_output_is_said(tmp_path: Path, name: str) -> None:
+    refuse_unwritable_outputs(tmp_path)
+    if "." in name:
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match=f"{name} is (no|a) folder.* move it away"):
+        refuse_unwritable_outputs(tmp_path)
+    refuse_unwritable_outputs(tmp_path / "new")
+    (tmp_path / "new" / "dataset").mkdir(parents=True)
+    (tmp_path / "new" / "dataset" / "mine.parquet").touch()
+    with pytest.raises(UsageError, match=r"mine\.parquet was written by no build"):
+        refuse_unwritable_outputs(tmp_path / "new")
 
 
 def test_an_empty_videop2r_export_is_an_empty_list(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from judges.backends.base import Usage
 from judges.backends.calls import CallStats
-from pipeline.progress import FunnelKey, Progress, funnel_table, headline, write_atomically
+from pipeline.progress import FunnelKey, Progress, funnel_table, headline
 from schemas.samples import CoTSample, Reason, Rejection, Step
 
 LOW = Rejection(Step.VERIFY, Reason.LOW_SCORE, "0.1 is below 0.6")
@@ -66,7 +66,7 @@ def test_a_build_is_complete_when_every_question_has_its_outcome(tmp_path: Path)
 
 
 def test_the_time_left_follows_from_this_runs_rate_alone(tmp_path: Path) -> None:
-    """What earlier runs settled says nothing about how fast this one is."""
+    """Questions finished by earlier runs do not count for the rate of this run."""
     shown = progress(tmp_path, total=1002)
     assert shown.snapshot()["eta_seconds"] is None  # no rate yet
     for row in range(10):
@@ -80,17 +80,6 @@ def test_nothing_left_has_no_time_left(tmp_path: Path) -> None:
     shown = progress(tmp_path, total=3)
     shown.outcome(question(3), LOW)
     assert shown.snapshot()["eta_seconds"] is None
-
-
-def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path: Path) -> None:
-    path = tmp_path / "progress.json"
-    write_atomically(path, "old and long enough")
-    with path.open("rb", buffering=0) as reading:
-        assert reading.read(3) == b"old"
-        write_atomically(path, "new")
-        assert reading.read() == b" and long enough"
-    assert path.read_text() == "new"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["progress.json"]
 
 
 def test_a_run_that_breaks_is_failed_and_one_that_ends_is_what_it_was_told(tmp_path: Path) -> None:
@@ -114,17 +103,20 @@ def test_a_log_file_gets_lines_and_not_a_table_over_and_over(tmp_path: Path) -> 
             shown.refresh()
         shown.state, shown.note = "stopped", "the budget is spent"
     first, last = log.getvalue().splitlines()
-    assert first == "running: 2 of 10 settled, 2 kept, 0 rejected, 0 calls/min, $0.0000"
-    assert last.startswith("stopped: 2 of 10 settled")
+    assert first == "running: 2 of 10 finished, 2 kept, 0 rejected, 0 calls/min, $0.0000"
+    assert last.startswith("stopped: 2 of 10 finished")
     assert last.endswith("the budget is spent")
 
 
-def test_the_headline_says_when_a_price_is_not_known(tmp_path: Path) -> None:
+def test_the_headline_adds_up_what_is_known_of_the_cost(tmp_path: Path) -> None:
     priced, unpriced = CallStats(4), CallStats(4, is_cost_known=False)
     priced.count_usage(Usage(10, 10), 1.5)
     assert "$1.5000" in headline(progress(tmp_path, stats={"both": priced}).snapshot())
     both = progress(tmp_path, stats={"generator": priced, "judge": unpriced})
-    assert "price not known" in headline(both.snapshot())
+    assert "$1.5000 without calls of unknown price" in headline(both.snapshot())
+    neither = headline(progress(tmp_path, stats={"both": unpriced}).snapshot())
+    assert "$" not in neither
+    assert "price" not in neither  # said once, when the build begins
 
 
 def test_the_headline_says_that_calls_are_tried_again(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pipeline.steps import (
     generation_request,
     verify,
 )
-from schemas.ledger import Ledger
+from schemas.ledger.ledger import Ledger
 from schemas.questions import ProblemType, VideoQuestion
 from schemas.samples import CoTSample, Reason, Rejection, Step
 from schemas.traces import TEMPLATES, TraceError, parse_trace
@@ -69,7 +69,7 @@ def verdicts(ledger: Ledger) -> list[tuple[object, ...]]:
 
 def test_the_teacher_sees_each_frame_behind_its_number_and_time_and_then_the_task() -> None:
     clip = a_clip(times=(0.0, 1.25))
-    request, prompt_id = generation_request(ASKED, [clip], SETTINGS, draw=3)
+    request, prompt_id = generation_request(ASKED, [clip], SETTINGS, attempt=3)
     *shown, task = request.parts
     assert shown == [
         TextPart("Video, 3.0 s long, 2 frames in order:"),
@@ -86,11 +86,11 @@ def test_the_teacher_sees_each_frame_behind_its_number_and_time_and_then_the_tas
     assert prompt_id
 
 
-def test_draws_are_seeded_only_where_the_backend_takes_seeds() -> None:
-    plain, _ = generation_request(ASKED, [a_clip()], SETTINGS, draw=3)
+def test_attempts_are_seeded_only_where_the_backend_takes_seeds() -> None:
+    plain, _ = generation_request(ASKED, [a_clip()], SETTINGS, attempt=3)
     assert plain.sampling == ()
-    seeding = StepSettings("t", "j", generator_sampling=(("temperature", 0.7),), seed_draws=True)
-    seeded, _ = generation_request(ASKED, [a_clip()], seeding, draw=3)
+    seeding = StepSettings("t", "j", generator_sampling=(("temperature", 0.7),), seed_attempts=True)
+    seeded, _ = generation_request(ASKED, [a_clip()], seeding, attempt=3)
     assert seeded.sampling == (("temperature", 0.7), ("seed", 3.0))
 
 

@@ -11,5 +11,6 @@ from sandbox.clips import main
 def sandbox_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A full world with every kind of question; never write into it."""
     root = tmp_path_factory.mktemp("sandbox") / "world"
-    assert main(["--out", str(root), "--clips", "40", "--stills", "20", "--questions", "300"]) == 0
+    size = ["--clips", "40", "--stills", "20", "--num-questions", "300"]
+    assert main(["--out", str(root), *size]) == 0
     return root

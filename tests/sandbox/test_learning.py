@@ -1,6 +1,7 @@
 """A small model learns from random weights to look at clips and answer: a reduced recipe.
 
-The full one (`python -m sandbox.learning`, tables in docs/learning.md) takes longer than a test.
+The full one (`python -m sandbox.learning`, tables in docs/reports/learning.md) takes longer than a
+test.
 """
 
 import json
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.learning_folders import Folders, LearningConfig
-from schemas.config import UsageError
+from cli.config import UsageError
+from sandbox.learning import main
+from sandbox.lessons.folders import Folders, LearningConfig
 
 
 def test_a_folder_begun_with_other_options_is_refused(tmp_path: Path) -> None:
@@ -24,20 +26,32 @@ def test_a_folder_begun_with_other_options_is_refused(tmp_path: Path) -> None:
         Folders(options.model_copy(update={"train_questions": 300})).claim()
 
 
+def test_a_text_model_is_refused_under_the_former_name_of_the_option_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--kind", "llama", "--out", str(tmp_path / "out")])
+    assert caught.value.code == 2
+    printed = capsys.readouterr().err
+    assert "--family: a llama sees no video; give qwen2.5-vl or qwen3-vl" in printed
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_model_learns_to_look_and_to_answer(tmp_path: Path) -> None:
     """200 steps of 32 rows; the full recipe takes 500 and comes to 75 % and more."""
     out = tmp_path / "learning"
     options = ["--out", str(out), "--parts", "sft", "--train-questions", "1600"]
-    command = [sys.executable, "-m", "sandbox.learning", *options, "--held-out-questions", "300"]
+    command = [sys.executable, "-m", "sandbox.learning", *options, "--evaluation-questions", "300"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1100)
     assert done.returncode == 0, done.stdout + done.stderr
     models = json.loads((out / "report.json").read_text())["sft"]["models"]
     taught, other = models["fine-tuned"], models["another clip's frames"]
     assert taught["adherence"] >= 0.98
-    # Standard error 2.8 points: a model that does not look stays within 3 of them of the blind
-    # level, one that looks is far above it, and falls back when another clip is shown.
+    # Standard error 2.8 points: a model that does not look stays within 3 of them of the
+    # best-constant baseline, one that looks is far above it, and falls back when another clip is
+    # shown.
     assert taught["blind"] < 0.27
     assert taught["right"] > taught["blind"] + 0.15
     assert abs(other["right"] - taught["blind"]) < 0.09

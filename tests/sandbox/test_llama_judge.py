@@ -14,6 +14,7 @@ import pytest
 from helpers.served_model import served_model
 from servers.model_server import TEST_KEY, running_server
 
+from cli.config import EXIT_OK, UsageError
 from judges.audit import main as audit
 from judges.audits.store import AuditStore
 from judges.sufficiency import sufficiency_request
@@ -21,14 +22,13 @@ from pipeline.build_cot import main as build
 from sandbox.clips import main as render
 from sandbox.llama_judge import main as train
 from sandbox.truth_labels import main as label_from_truth
-from schemas.config import EXIT_OK, UsageError
 from schemas.runs import start_run
 
 CLAUDE = "claude:claude-haiku-5-5"
 STEPS, HELD_OUT = 600, 400
 ERRS_ON_EVERY = 10  # rows on which the judge behind the Messages protocol says the opposite
 
-pytestmark = [pytest.mark.process]
+pytestmark = [pytest.mark.heavy]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def filtered(judge: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build of a small world whose judge is the Llama."""
     folder = tmp_path_factory.mktemp("filtered")
     world = folder / "world"
-    size = ["--preset", "tiny", "--clips", "60", "--stills", "20", "--questions", "160"]
+    size = ["--preset", "tiny", "--clips", "60", "--stills", "20", "--num-questions", "160"]
     assert render(["--out", str(world), *size, "--seed", "11"]) == EXIT_OK
     options = ["--questions", str(world / "questions.json"), "--media-root", str(world)]
     options += ["--generator", "oracle:3,insufficient=0.4", "--judge", f"local:{judge}"]

@@ -1,10 +1,10 @@
 """The tiny judge's table counts what it says it counts."""
 
 from judges.backends.base import ChatRequest, TextPart
-from sandbox.judge_examples import Examples
 from sandbox.llama_judge import Judged, table
-from sandbox.world import PRESETS
-from schemas.verdicts import Sufficiency, UnscoredReason
+from sandbox.models.judge_examples import Examples
+from sandbox.world.clips import PRESETS
+from schemas.samples import Sufficiency, UnscoredReason
 
 UNSCORED = Sufficiency("unscored", UnscoredReason.OFF_MENU)
 
@@ -26,11 +26,11 @@ def test_an_unscored_verdict_agrees_with_nobody() -> None:
     assert "(2 unscored)" in lines[0]
 
 
-def test_held_out_examples_are_never_lessons() -> None:
+def test_held_out_examples_are_never_trained_on() -> None:
     world = PRESETS["tiny"]
     held_out = Examples(world, clips=20, seed=5).draw(40)
     prompts = frozenset(one.request.text for one in held_out)
-    lessons = Examples(world, clips=20, seed=5, without=prompts).draw(200)
-    assert not prompts & {one.request.text for one in lessons}
-    assert all(isinstance(one.request, ChatRequest) for one in lessons)
-    assert all(isinstance(part, TextPart) for one in lessons for part in one.request.parts)
+    trained = Examples(world, clips=20, seed=5, without=prompts).draw(200)
+    assert not prompts & {one.request.text for one in trained}
+    assert all(isinstance(one.request, ChatRequest) for one in trained)
+    assert all(isinstance(part, TextPart) for one in trained for part in one.request.parts)

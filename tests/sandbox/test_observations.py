@@ -5,23 +5,25 @@ from pathlib import Path
 
 import pytest
 
+from cli.config import UsageError
 from sandbox.clips import main as render
-from sandbox.crucial_frames import Looked, compared
-from sandbox.learning_tables import pooled_gain
-from sandbox.observations import World, judge_file, main, measure
-from sandbox.questions import parse_query
-from sandbox.traces import write_trace
-from schemas.annotations import read_questions
-from schemas.config import UsageError
+from sandbox.crucial_frames import AttendedGroup, compared
+from sandbox.lessons.observation_measures import JudgedAnswer, judge_file, measure
+from sandbox.lessons.tables import pooled_gain
+from sandbox.observations import main
+from sandbox.teacher.traces import write_trace
+from sandbox.world.questions import parse_query
+from sandbox.world.rendered import RenderedWorld
+from schemas.annotations.reader import read_questions
 from schemas.questions import VideoQuestion
-from train.evaluation.predictions import Prediction, RunFacts
+from train.evaluation.predictions import Prediction, RunConditions
 from train.evaluation.predictions_file import write_predictions
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("observations") / "world"
-    sizes = ["--clips", "20", "--stills", "0", "--questions", "40"]
+    sizes = ["--clips", "20", "--stills", "0", "--num-questions", "40"]
     assert render(["--preset", "tiny", "--out", str(root), *sizes]) == 0
     return root
 
@@ -34,7 +36,7 @@ def questions_of(root: Path) -> list[VideoQuestion]:
 
 def said(root: Path, question: VideoQuestion, *, sees: bool = True, answers: bool = True) -> str:
     """A trace about `question`, its observation and its answer right or wrong."""
-    world, query = World(root), parse_query(question.problem)
+    world, query = RenderedWorld(root), parse_query(question.problem)
     assert query is not None
     facts = world.facts(question.media[0].path)
     if not sees:
@@ -54,8 +56,8 @@ def test_shares_are_those_that_were_made(root: Path, tmp_path: Path) -> None:
             text = text.replace("</think>", "")
         predictions.append(Prediction(question=question, output=text))
     file = tmp_path / "predictions.parquet"
-    write_predictions(file, RunFacts(), predictions)
-    found = measure(judge_file(file, World(root)))
+    write_predictions(file, RunConditions(), predictions)
+    found = measure(judge_file(file, RenderedWorld(root)))
     assert (found.answers, found.right, found.adherence, found.seen) == (40, 19 / 40, 0.75, 0.5)
     assert found.right_if_seen == 15 / 20
     assert found.right_if_not_seen == 4 / 20
@@ -70,7 +72,7 @@ def test_shares_are_those_that_were_made(root: Path, tmp_path: Path) -> None:
 def test_the_observation_is_held_against_the_clip_that_was_shown(
     root: Path, tmp_path: Path
 ) -> None:
-    world = World(root)
+    world = RenderedWorld(root)
     question = questions_of(root)[0]
     own = question.media[0].path
     other = next(
@@ -79,14 +81,14 @@ def test_the_observation_is_held_against_the_clip_that_was_shown(
         if world.facts(f"videos/{file.stem}.mp4") != world.facts(own)
     )
     answer = Prediction(question=question, output=said(root, question), shown=(other,))
-    write_predictions(tmp_path / "p.parquet", RunFacts(), [answer])
+    write_predictions(tmp_path / "p.parquet", RunConditions(), [answer])
     (judged,) = judge_file(tmp_path / "p.parquet", world)
     assert judged.is_right
     assert not judged.is_seen
 
 
 def test_a_folder_that_is_no_world_is_one_sentence(root: Path, tmp_path: Path) -> None:
-    write_predictions(tmp_path / "p.parquet", RunFacts(), [Prediction(questions_of(root)[0])])
+    write_predictions(tmp_path / "p.parquet", RunConditions(), [Prediction(questions_of(root)[0])])
     with pytest.raises(UsageError, match=r"holds no world of the sandbox.*--media-root"):
         main([str(tmp_path / "p.parquet"), "--media-root", str(tmp_path)])
 
@@ -94,24 +96,24 @@ def test_a_folder_that_is_no_world_is_one_sentence(root: Path, tmp_path: Path) -
 def test_gains_are_paired_by_question_and_pooled_over_runs(root: Path, tmp_path: Path) -> None:
     """The start is right in 10 of 40; one run in 20 of them, another in 30: +37.5 points."""
 
-    def judged(name: str, count: int) -> list[object]:
+    def judged(name: str, count: int) -> list[JudgedAnswer]:
         rows = [
             Prediction(question=one, output=said(root, one, answers=i < count))
             for i, one in enumerate(questions_of(root))
         ]
-        write_predictions(tmp_path / name, RunFacts(), rows)
-        return list(judge_file(tmp_path / name, World(root)))
+        write_predictions(tmp_path / name, RunConditions(), rows)
+        return list(judge_file(tmp_path / name, RenderedWorld(root)))
 
     start, first, second = (judged(f"{count}.parquet", count) for count in (10, 20, 30))
-    gain = pooled_gain(start, [first, second], "is_right")  # type: ignore[arg-type]
+    gain = pooled_gain(start, [first, second], "is_right")
     assert gain.value == pytest.approx(0.375)
     assert 0 < gain.low < 0.375 < gain.high < 1
     # A run compared with itself gained nothing, and the interval says so.
-    nothing = pooled_gain(start, [start], "is_right")  # type: ignore[arg-type]
+    nothing = pooled_gain(start, [start], "is_right")
     assert nothing.value == 0
     assert nothing.low < 0 < nothing.high
     with pytest.raises(ValueError, match="other questions"):
-        pooled_gain(start, [first[:-1]], "is_right")  # type: ignore[arg-type]
+        pooled_gain(start, [first[:-1]], "is_right")
 
 
 def test_selections_are_compared_with_the_crucial_cells_and_with_chance() -> None:
@@ -120,7 +122,7 @@ def test_selections_are_compared_with_the_crucial_cells_and_with_chance() -> Non
 
     attention = torch.full((3, 4, 4), 0.1)
     attention[0, :, 2] = attention[1, :, 2] = attention[2, :, 0] = 0.6
-    groups = [Looked(attention, torch.tensor([1.0, 1.0, 0.0]), frozenset({2}))]
+    groups = [AttendedGroup(attention, torch.tensor([1.0, 1.0, 0.0]), frozenset({2}))]
     soft = compared(groups, "soft", 1, score_tokens=2)
     assert (soft["groups"], soft["selected"]) == (1, 1)
     assert (soft["recall"], soft["precision"]) == (1.0, 1.0)
@@ -128,5 +130,5 @@ def test_selections_are_compared_with_the_crucial_cells_and_with_chance() -> Non
     everyone = compared(groups, "all", 1, score_tokens=2)
     assert (everyone["recall"], everyone["precision"]) == (1.0, 0.5)
     assert (everyone["recall_by_chance"], everyone["precision_by_chance"]) == (0.5, 0.25)
-    nobody = [Looked(attention, torch.zeros(3), frozenset({2}))]
+    nobody = [AttendedGroup(attention, torch.zeros(3), frozenset({2}))]
     assert compared(nobody, "soft", 1, score_tokens=2)["recall"] is None

@@ -17,15 +17,17 @@ from transformers import (
     AutoTokenizer,
 )
 
-from sandbox.tiny_model import (
-    Kind,
+from sandbox.models.tiny_models import (
+    ModelFamily,
     TinySize,
     build_llama,
     build_qwen3_vl,
-    main,
     save_tiny_model,
 )
-from sandbox.tiny_tokenizer import build_tokenizer
+from sandbox.models.tiny_tokenizer import build_tokenizer
+from sandbox.tiny_model import main
+
+pytestmark = pytest.mark.heavy
 
 PROCESSORS = {"qwen2.5-vl": "Qwen2_5_VLProcessor", "qwen3-vl": "Qwen3VLProcessor"}
 
@@ -35,21 +37,23 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_the_same_seed_writes_the_same_files_in_another_process(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sandbox.tiny_model", "--kind", "llama"]
+    command = [sys.executable, "-m", "sandbox.tiny_model", "--family", "llama"]
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "one")], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert "nonsense" in done.stdout
-    main(["--kind", "llama", "--output-dir", str(tmp_path / "two")])
+    main(["--family", "llama", "--output-dir", str(tmp_path / "two")])
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2.5-vl", "qwen3-vl"])
-def test_another_seed_changes_the_weights_and_nothing_else(tmp_path: Path, kind: Kind) -> None:
-    first = contents(save_tiny_model(kind, tmp_path / "one", seed=0))
-    again = contents(save_tiny_model(kind, tmp_path / "two", seed=0))
-    other = contents(save_tiny_model(kind, tmp_path / "three", seed=1))
+@pytest.mark.parametrize("family", ["llama", "qwen2.5-vl", "qwen3-vl"])
+def test_another_seed_changes_the_weights_and_nothing_else(
+    tmp_path: Path, family: ModelFamily
+) -> None:
+    first = contents(save_tiny_model(family, tmp_path / "one", seed=0))
+    again = contents(save_tiny_model(family, tmp_path / "two", seed=0))
+    other = contents(save_tiny_model(family, tmp_path / "three", seed=1))
     assert first == again
     assert {name for name in first if first[name] != other[name]} == {"model.safetensors"}
 
@@ -96,14 +100,16 @@ def test_the_llama_loads_and_its_template_marks_the_assistants_tokens(tmp_path: 
     assert logits.argmax(-1).unique().numel() > 3
 
 
-@pytest.mark.parametrize("kind", ["qwen2.5-vl", "qwen3-vl"])
-def test_the_video_model_sees_images_and_videos_and_writes(tmp_path: Path, kind: Kind) -> None:
-    folder = save_tiny_model(kind, tmp_path)
+@pytest.mark.parametrize("family", ["qwen2.5-vl", "qwen3-vl"])
+def test_the_video_model_sees_images_and_videos_and_writes(
+    tmp_path: Path, family: ModelFamily
+) -> None:
+    folder = save_tiny_model(family, tmp_path)
     model = AutoModelForImageTextToText.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder)
-    assert type(processor).__name__ == PROCESSORS[kind]
+    assert type(processor).__name__ == PROCESSORS[family]
     noise = np.random.default_rng(0)
-    side = 32 if kind == "qwen3-vl" else 28
+    side = 32 if family == "qwen3-vl" else 28
 
     def inputs(medium: str) -> Any:
         content = [{"type": medium}, {"type": "text", "text": "What moves?"}]
@@ -146,7 +152,8 @@ def test_the_deepstack_of_qwen3_vl_matters(tmp_path: Path) -> None:
 
 
 def test_the_learner_has_about_a_million_weights_and_a_small_vocabulary(tmp_path: Path) -> None:
-    assert main(["--kind", "qwen2.5-vl", "--preset", "learner", "--out", str(tmp_path)]) == 0
+    options = ["--family", "qwen2.5-vl", "--model-preset", "learner"]
+    assert main([*options, "--out", str(tmp_path)]) == 0
     model = AutoModelForImageTextToText.from_pretrained(tmp_path)
     assert 0.8e6 < sum(weights.numel() for weights in model.parameters()) < 1.2e6
     assert 400 < len(AutoProcessor.from_pretrained(tmp_path).tokenizer) < 800
@@ -157,7 +164,7 @@ def test_the_learners_size_cannot_be_changed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["--preset", "learner", "--width", "64", "--out", str(tmp_path)])
+        main(["--model-preset", "learner", "--width", "64", "--out", str(tmp_path)])
     assert caught.value.code == 2
     assert "leave out --width" in capsys.readouterr().err
 

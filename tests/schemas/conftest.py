@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ledger_rows import a_run
+from helpers.ledger_rows import a_run
 
-from schemas.ledger import Ledger
+from schemas.ledger.ledger import Ledger
 
 
 @pytest.fixture

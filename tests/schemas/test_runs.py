@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from schemas import runs
-from schemas.redaction import redact
 from schemas.runs import checkout_state, package_versions, start_run
+from schemas.serialization import redact
 
 
 def git(folder: Path, *arguments: str) -> str:

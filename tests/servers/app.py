@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -192,7 +193,14 @@ class ModelServer:
         record["outcome"] = fault.kind
         if fault.kind == "malformed":
             broken = '{"id": "msg_1", "type": "message", "content": [{"te'
-            return HttpResponse(body=(fault.message or broken).encode())
+            return HttpResponse(fault.status or 200, (fault.message or broken).encode())
+        if fault.kind == "trickle":
+            return HttpResponse(chunks=_trickle(fault.seconds))
+        if fault.kind == "huge":
+            return HttpResponse(fault.status or 200, chunks=_filler(fault.num_bytes))
+        if fault.kind == "redirect":
+            place = (("location", fault.message or "/"),)
+            return HttpResponse(fault.status or 307, b"", place)
         if fault.kind == "hang":
             end = time.monotonic() + fault.seconds
             while min(end, self._hangs_end) > time.monotonic() and not request.is_client_gone():
@@ -244,6 +252,10 @@ class ModelServer:
         if fault.kind in ("expired", "canceled"):
             self._write({**record, "outcome": fault.kind})
             return {"type": fault.kind}
+        if fault.kind in ("line", "no_line"):
+            self._write({**record, "outcome": fault.kind})
+            line = (fault.message or "").replace("{custom_id}", custom_id)
+            return {"type": "succeeded", "line": line if fault.kind == "line" else ""}
         answer = self._answer(prompt, body_hash, fault)
         message = anthropic_api.message_reply(prompt, answer, f"msg_{custom_id}")
         message["usage"]["service_tier"] = "batch"
@@ -326,6 +338,22 @@ class ModelServer:
                 self.batches.end_all()
             else:
                 raise ValueError(f"unknown control {name!r}")
+
+
+async def _trickle(seconds: float) -> AsyncIterator[bytes]:
+    """A reply that comes byte by byte and never ends."""
+    yield b"{"
+    while True:
+        await asyncio.sleep(seconds)
+        yield b" "
+
+
+async def _filler(num_bytes: int) -> AsyncIterator[bytes]:
+    """A JSON object of this many bytes."""
+    yield b'{"filler": "'
+    for _ in range(num_bytes // 65536):
+        yield b"x" * 65536
+    yield b'"}'
 
 
 def _json(

@@ -154,8 +154,11 @@ class BatchStore:
         }
 
     async def stream(self, batch_id: str) -> AsyncIterator[bytes]:
-        """The results of an ended batch as JSON lines."""
+        """The results of an ended batch as JSON lines; a `line` stands for a whole one."""
         for custom_id, result in self.get(batch_id).results or []:
+            if "line" in result:
+                yield f"{result['line']}\n".encode() if result["line"] else b""
+                continue
             yield (json.dumps({"custom_id": custom_id, "result": result}) + "\n").encode()
 
 

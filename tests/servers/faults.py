@@ -18,18 +18,21 @@ STATUS_FAULTS: dict[str, tuple[int, str, str]] = {
     "unauthorized": (401, "authentication_error", "invalid x-api-key"),
     "forbidden": (403, "permission_error", "Your key may not use this model."),
 }
-CONNECTION_FAULTS = ("drop", "drop_middle", "malformed", "hang")
+CONNECTION_FAULTS = ("drop", "drop_middle", "malformed", "hang", "trickle", "huge", "redirect")
 # Kinds that change the model's reply, which is billed.
 REPLY_FAULTS = ("empty", "truncated", "refused")
 # Kinds that only requests inside a batch can meet.
-BATCH_FAULTS = ("errored", "invalid", "expired", "canceled")
+BATCH_FAULTS = ("errored", "invalid", "expired", "canceled", "line", "no_line")
 KINDS = ("ok", *STATUS_FAULTS, *CONNECTION_FAULTS, *REPLY_FAULTS, *BATCH_FAULTS)
 
 
 @dataclass(frozen=True)
 class Fault:
     """One thing that goes wrong. In `message`, `{key}` stands for the caller's key;
-    for `malformed` it is the whole body."""
+    for `malformed` it is the whole body, for `line` a line of a batch's results, in which
+    `{custom_id}` stands for the request's. `trickle` sends a byte every `seconds` without end,
+    `huge` a body of `num_bytes` with the status `status`, `redirect` (307, or `status`) leads to
+    the URL in `message`."""
 
     kind: str = "ok"
     message: str | None = None
@@ -37,6 +40,7 @@ class Fault:
     retry_after: str | None = None
     retry_after_ms: str | None = None
     seconds: float = 3600.0
+    num_bytes: int = 0
 
     @classmethod
     def parse(cls, value: str | dict[str, Any]) -> "Fault":

@@ -97,7 +97,7 @@ def read_image(data: bytes) -> SeenImage:
             width, height = image.size
             format_ = (image.format or "").lower()
     except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"Could not process image: {error}") from error
+        raise ValueError(f"Could not heavy image: {error}") from error
     return SeenImage(width, height, format_, hashlib.sha256(data).hexdigest(), data)
 
 

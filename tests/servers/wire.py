@@ -148,6 +148,8 @@ class _Connection(asyncio.Protocol):
         async for chunk in response.chunks:
             if self._is_gone:
                 return
+            if not chunk:  # an empty chunk would end the body
+                continue
             transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
             await asyncio.sleep(0)
             while transport.get_write_buffer_size() > 1 << 22 and not self._is_gone:

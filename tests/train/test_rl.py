@@ -2,21 +2,23 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 import torch
+from helpers.tiny_rl import read_metrics
 from helpers.training_world import tiny_model_folder
 from safetensors.torch import load_file
 
 from sandbox.clips import main as render
-from train.metrics_file import read_metrics
-from train.models import load_policy, load_processor
+from train.modeling.loading import load_policy, load_processor
 
 STEPS, SAVE = 6, 2
 
@@ -58,7 +60,8 @@ def steps_of(out: Path) -> list[float | None]:
     return [line["step"] for line in read_metrics(out / "metrics.jsonl")]
 
 
-@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_run_tells_its_steps_and_leaves_a_model(world: Path, tmp_path: Path) -> None:
     done = run(*command(world, tmp_path, "--max-steps", "2", "--report-to", "tensorboard"))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -73,6 +76,16 @@ def test_a_run_tells_its_steps_and_leaves_a_model(world: Path, tmp_path: Path) -
     records = (tmp_path / "rollouts" / "step-000002.jsonl").read_text().splitlines()
     assert len(json.loads(records[0])["rollouts"]) == 3
     assert list(tmp_path.rglob("events.out.tfevents.*"))
+    cards = {path.parent.name: path.read_text("utf-8") for path in tmp_path.rglob("README.md")}
+    assert cards.keys() == {"model", "checkpoint-2"}
+    assert not any("time machine" in card for card in cards.values())
+    for stated in ("reinforcement learning (pa-grpo+appo)", "oracle:0", "2602.23823"):
+        assert stated in cards["model"]
+    (code,) = re.findall(r"```python\n(.*?)```", cards["model"], re.DOTALL)
+    clip = sorted((world / "videos").glob("*.mp4"))[0]
+    said: dict[str, Any] = {}
+    exec(code.replace("clip.mp4", str(clip)), said)
+    assert said["inputs"]["pixel_values_videos"].isfinite().all()
     with duckdb.connect(str(tmp_path / "judge-0.duckdb"), read_only=True) as ledger:
         assert ledger.execute("select count(*) from runs").fetchone() == (1,)
     again = run(*command(world, tmp_path, "--max-steps", "2", "--report-to", "tensorboard"))
@@ -83,7 +96,8 @@ def test_a_run_tells_its_steps_and_leaves_a_model(world: Path, tmp_path: Path) -
     assert "--max-steps was 2, is now 4" in other.stderr
 
 
-@pytest.mark.process
+@pytest.mark.heavy
+@pytest.mark.slow
 def test_lora_leaves_an_ordinary_model_that_was_trained(world: Path, tmp_path: Path) -> None:
     """And its adapter, from which nothing can start that needs a reference of its own."""
     # A random model earns nothing; entropy is what moves it.
@@ -124,7 +138,7 @@ def interrupted(words: list[str], out: Path, number: signal.Signals, at: int) ->
     return process.wait(timeout=240)
 
 
-@pytest.mark.process
+@pytest.mark.heavy
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_processes_of_accelerate_train_together(world: Path, tmp_path: Path) -> None:
@@ -142,7 +156,7 @@ def test_two_processes_of_accelerate_train_together(world: Path, tmp_path: Path)
     assert (tmp_path / "model" / "model.safetensors").is_file()
 
 
-@pytest.mark.process
+@pytest.mark.heavy
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_after_a_kill_or_ctrl_c_the_same_command_ends_in_the_same_weights(

@@ -1,13 +1,19 @@
 """One command line for our options and TRL's."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import Field
 
-from schemas.config import Config, UsageError
+from cli.config import UsageError
+from cli.option_groups import PluginOptions
+from train.rl import read_options as rl_options
 from train.training_options import (
+    OPTIONS_FILE,
+    print_training_options,
     read_training_command,
     refuse_changed_training_options,
     save_training_options,
@@ -16,7 +22,14 @@ from train.training_options import (
 REFUSED = {"packing": "a packed row would lose its video"}
 
 
-class SmallConfig(Config):
+FLAGS = ["a", "b", "c"]
+
+
+class SmallConfig(
+    PluginOptions,
+    renamed={"words": "flags", "peak_rate": "learning_rate"},
+    choices={"flags": lambda: FLAGS},
+):
     """Options of a command that exists here only."""
 
     output_dir: Path
@@ -128,3 +141,73 @@ def test_a_resumed_run_may_not_change_options_of_either_kind(tmp_path: Path) -> 
     after, _ = read("--out", str(tmp_path), "--learning-rate", "0.5")
     with pytest.raises(UsageError, match=r"--learning-rate was 1e-06, is now 0\.5"):
         refuse_changed_training_options(after, trl, tmp_path, set())
+
+
+def test_former_names_of_our_options_stay_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("peak-rate: 0.25\nweight_decay: 0.5\nout: o\n")
+    config, trl = read("--config", str(file), "--words", "a", "b", "--max-steps", "3")
+    assert (config.learning_rate, config.flags) == (0.25, ("a", "b"))
+    assert trl == {"weight_decay": 0.5, "max_steps": 3}
+    assert capsys.readouterr().err.splitlines() == [
+        "small: --words is now called --flags; the old name goes with the next release",
+        "small: peak-rate is now called learning-rate; the old name goes with the next release",
+    ]
+    with pytest.raises(UsageError, match="give --flags only"):
+        read("--out", "o", "--flags", "a", "--words", "b")
+    with pytest.raises(UsageError, match="did you mean --flags"):
+        read("--out", "o", "--flegs", "a")
+
+
+def test_a_run_of_before_a_renaming_resumes(tmp_path: Path) -> None:
+    config, trl = read("--out", str(tmp_path), "--learning-rate", "0.5")
+    save_training_options(config, trl, tmp_path)
+    saved = json.loads((tmp_path / OPTIONS_FILE).read_text())
+    saved["peak_rate"] = saved.pop("learning_rate")
+    (tmp_path / OPTIONS_FILE).write_text(json.dumps(saved))
+    refuse_changed_training_options(config, trl, tmp_path, set())
+
+
+@pytest.mark.parametrize("place", ["flag", "file"])
+def test_a_plugin_is_imported_before_our_options_are_checked(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "FLAGS", ["a"])
+    monkeypatch.setitem(sys.modules, "small", sys.modules[__name__])
+    plugin = tmp_path / f"by_{place}.py"
+    plugin.write_text("import small\nsmall.FLAGS.append('new')\n")
+    file = tmp_path / "run.yaml"
+    file.write_text(f"out: o\nweight-decay: 0.5\nplugin: {plugin}\n")
+    given = {"flag": ["--out", "o", "--plugin", str(plugin)], "file": ["--config", str(file)]}
+    config, trl = read("--flags", "new", *given[place])
+    assert config.flags == ("new",)
+    assert trl == ({} if place == "flag" else {"weight_decay": 0.5})
+
+
+def test_a_folder_begun_with_an_option_that_is_gone_since_resumes(tmp_path: Path) -> None:
+    words = ["--model", ".", "--questions", "q", "--media-root", "r", "--output-dir"]
+    config, trl = rl_options([*words, str(tmp_path), "--algo", "grpo"])
+    save_training_options(config, trl, tmp_path)
+    saved = json.loads((tmp_path / OPTIONS_FILE).read_text())
+    (tmp_path / OPTIONS_FILE).write_text(json.dumps(saved | {"appo_detach": True}))
+    refuse_changed_training_options(config, trl, tmp_path, ())
+    (tmp_path / OPTIONS_FILE).write_text(json.dumps(saved | {"appo_detach": False}))
+    with pytest.raises(UsageError, match="--appo-detach was false, is no longer an option"):
+        refuse_changed_training_options(config, trl, tmp_path, ())
+
+
+def test_a_token_is_neither_stored_nor_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, _ = read("--out", str(tmp_path))
+    trl = {"hub_token": "secret-of-no-known-shape", "run_name": "hf_abcdefgh12345"}
+    save_training_options(config, trl, tmp_path)
+    print_training_options(config, trl)
+    stored = "".join(path.read_text() for path in tmp_path.iterdir())
+    for text in (stored, capsys.readouterr().err):
+        assert "secret-of" not in text
+        assert "abcdefgh" not in text
+        assert "[redacted]" in text
+    refuse_changed_training_options(config, trl, tmp_path, ())

@@ -1,8 +1,8 @@
 """`OUT/answers.jsonl`: every answer as soon as it is made, so that a killed run loses none.
 
-The first line says what the answers were made with; each further line is one answer. Lines are
-appended, a batch at a time, and reach the disk before the next batch begins. A line that a kill cut
-short is the last one: it is cut off and its question asked again.
+The first line holds what the answers were made with; each further line is one answer. Lines are
+appended a batch at a time and reach the disk before the next batch begins. Only the last line can
+be cut short by a kill: it is removed and its question answered again.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from schemas.config import UsageError
+from cli.config import UsageError
 from schemas.questions import VideoQuestion
 from train.evaluation.predictions import Prediction
 
@@ -55,8 +55,7 @@ class AnswerLog:
             self._lock.release()
             raise
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        if not lines:
-            self._write([{"made_with": dict(made_with)}])
+        self._head = [] if lines else [{"made_with": dict(made_with)}]
 
     def __enter__(self) -> Self:
         return self
@@ -81,28 +80,30 @@ class AnswerLog:
         return self._answers.get(question.question_id)
 
     def add(self, predictions: Iterable[Prediction]) -> None:
-        """Keep answers for good; those to questions that have one already are not written."""
+        """Write answers to the disk, except those to questions that have one already."""
         new = [one for one in predictions if one.question_id not in self._answers]
-        self._write(
+        rows = [
             {
                 "question_id": one.question_id,
                 "row": one.question.row,
                 **{name: getattr(one, name) for name in _FIELDS},
             }
             for one in new
-        )
+        ]
+        self._write([*self._head, *rows])
+        self._head = []
         self._answers |= {one.question_id: one for one in new}
 
     def _write(self, values: Iterable[Mapping[str, Any]]) -> None:
         lines = [json.dumps(value, ensure_ascii=False) + "\n" for value in values]
-        # A reply may hold what is no character: lone surrogates have no bytes of their own.
+        # A reply may hold lone surrogates, which UTF-8 cannot encode.
         data = memoryview("".join(lines).encode("utf-8", "backslashreplace"))
         while data:
             data = data[os.write(self._file, data) :]
         os.fsync(self._file)
 
     def _whole_lines(self) -> list[Any]:
-        """The lines as they were written; what a kill left of a last one is cut off the file."""
+        """All complete lines; a last line that a kill cut short is removed from the file."""
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
@@ -116,8 +117,8 @@ class AnswerLog:
                 values.append(json.loads(line))
             except ValueError as error:
                 raise UsageError(
-                    f"{self._path}, line {number}, is no JSON ({error}): somebody changed the "
-                    "file; take the line out, or use another --output-dir"
+                    f"{self._path}, line {number}, is no JSON ({error}): the file was edited; "
+                    "remove the line, or use another --output-dir"
                 ) from None
         return values
 
@@ -143,7 +144,12 @@ class AnswerLog:
         by_id = {question.question_id: question for question in questions}
         rows = {question.row for question in questions}
         answers: dict[str, Prediction] = {}
-        for line in lines:
+        for number, line in enumerate(lines, 2):
+            if not _is_answer(line):
+                raise UsageError(
+                    f"{self._path}, line {number}, is no answer of this command: the file was "
+                    "edited; remove the line, or use another --output-dir"
+                )
             question = by_id.get(line["question_id"])
             if question is None and line["row"] in rows:
                 raise UsageError(
@@ -156,3 +162,14 @@ class AnswerLog:
             fields = {name: line[name] for name in _FIELDS} | {"shown": tuple(line["shown"])}
             answers[question.question_id] = Prediction(question, **fields)
         return answers
+
+
+def _is_answer(line: Any) -> bool:
+    """Whether a line has all that an answer is read from."""
+    return (
+        isinstance(line, dict)
+        and isinstance(line.get("question_id"), str)
+        and isinstance(line.get("row"), int)
+        and isinstance(line.get("shown"), list)
+        and all(name in line for name in _FIELDS)
+    )

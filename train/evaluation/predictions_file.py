@@ -1,9 +1,10 @@
 """Files of predictions: our Parquet, and JSON Lines of `{question, ground_truth, model_output}`."""
 
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from schemas.annotations.fields import shown, strings
+from schemas.annotations.files import guess_layout
+from schemas.annotations.records import BadRecord, read_records
+from schemas.answer_options import letter_options
 from schemas.dataset_rows import question_of_row
-from schemas.options import letter_options
-from schemas.question_files import guess_layout
 from schemas.questions import MediaRef, ProblemType, VideoQuestion, strip_answer_tags
-from schemas.record_files import BadRecord, read_records
+from schemas.serialization import one_line, with_whole_characters
 from schemas.traces import TEMPLATES
-from train.evaluation.predictions import Prediction, RunFacts
+from train.evaluation.predictions import Prediction, Predictions, RunConditions
 
-_FACTS = b"p2r.evaluation"
+_CONDITIONS = b"p2r.evaluation"
 _PARQUET_MAGIC = b"PAR1"
+_HIGHEST_SCORE = 1e15
 _TEXTS = pa.list_(pa.string())
 _TAGS = tuple(dict.fromkeys(part.tag for one in TEMPLATES.values() for part in one.segments))
 _SCHEMA = pa.schema(
@@ -46,7 +50,7 @@ _SCHEMA = pa.schema(
         "published_score": pa.float64(),
     }
 )
-_READING = {
+_PARSED = {
     "answer": pa.string(),
     "is_parsed": pa.bool_(),
     "score": pa.float64(),
@@ -54,37 +58,32 @@ _READING = {
     "relative_accuracy": pa.float64(),
     "iou": pa.float64(),
 }
-_VERDICTS = {
-    **{f"strict_{name}": kind for name, kind in _READING.items()},
-    **{f"tolerant_{name}": kind for name, kind in _READING.items()},
+_SCORES = {
+    **{f"strict_{name}": kind for name, kind in _PARSED.items()},
+    **{f"tolerant_{name}": kind for name, kind in _PARSED.items()},
     "trace_fault": pa.string(),
     "concluded": pa.string(),
     "is_mismatch": pa.bool_(),
 }
 
 
-@dataclass(frozen=True)
-class PredictionsFile:
-    """Predictions with the conditions they were made under; rows that could not be read, told."""
-
-    facts: RunFacts
-    predictions: tuple[Prediction, ...]
-    unreadable: tuple[str, ...] = ()
-
-
 def write_predictions(
     path: Path,
-    facts: RunFacts,
+    conditions: RunConditions,
     predictions: Sequence[Prediction],
-    verdicts: Iterable[Mapping[str, Any]] | None = None,
+    scores: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write `path` atomically; `verdicts` adds the columns of the scoring to each prediction."""
+    """Write `path` atomically; `scores` holds the further columns of each prediction.
+
+    Columns that scoring does not know are numbers: metrics that were added to the table.
+    """
     rows = [_row_of(prediction) for prediction in predictions]
     schema = _SCHEMA
-    if verdicts is not None:
-        rows = [row | dict(found) for row, found in zip(rows, verdicts, strict=True)]
-        schema = pa.schema([*_SCHEMA, *(pa.field(*one) for one in _VERDICTS.items())])
-    notes = {_FACTS: json.dumps(asdict(facts), ensure_ascii=False).encode()}
+    if scores is not None:
+        rows = [row | dict(found) for row, found in zip(rows, scores, strict=True)]
+        added = {name: pa.float64() for one in scores[:1] for name in one if name not in _SCORES}
+        schema = pa.schema([*_SCHEMA, *(pa.field(*one) for one in (_SCORES | added).items())])
+    notes = {_CONDITIONS: json.dumps(asdict(conditions), ensure_ascii=False).encode()}
     table = pa.Table.from_pylist(rows, schema=schema.with_metadata(notes))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -95,8 +94,8 @@ def write_predictions(
         temporary.unlink(missing_ok=True)
 
 
-def read_predictions(path: Path) -> PredictionsFile:
-    """Predictions of either kind of file, told apart by content. Raises ValueError or OSError."""
+def read_predictions(path: Path) -> Predictions:
+    """Predictions of either kind of file, recognised by content. Raises ValueError or OSError."""
     if not path.is_file():
         raise ValueError(
             f"no predictions at {path}: expected JSON Lines or a predictions.parquet of ours"
@@ -135,20 +134,26 @@ def _row_of(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _read_parquet(path: Path) -> PredictionsFile:
+def _read_parquet(path: Path) -> Predictions:
     try:
         table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is no readable Parquet file: {error}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is no readable Parquet file: {one_line(str(error))}") from None
     missing = [name for name in _SCHEMA.names if name not in table.column_names]
     if missing:
         raise ValueError(
             f"{path} has no column {', '.join(missing)}: expected the predictions.parquet of an "
             "evaluation"
         )
-    notes = (table.schema.metadata or {}).get(_FACTS)
-    facts = RunFacts(**json.loads(notes)) if notes else RunFacts()
-    return PredictionsFile(facts, tuple(_from_row(row) for row in table.to_pylist()))
+    notes = (table.schema.metadata or {}).get(_CONDITIONS)
+    try:
+        rows = table.select(_SCHEMA.names).cast(_SCHEMA).to_pylist()
+        conditions = RunConditions(**json.loads(notes)) if notes else RunConditions()
+        return Predictions(conditions, tuple(_from_row(row) for row in rows))
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise ValueError(
+            f"{path} is damaged; run its evaluation again ({one_line(str(error))})"
+        ) from None
 
 
 def _from_row(row: Mapping[str, Any]) -> Prediction:
@@ -165,7 +170,7 @@ def _from_row(row: Mapping[str, Any]) -> Prediction:
     )
 
 
-def _read_json_lines(path: Path) -> PredictionsFile:
+def _read_json_lines(path: Path) -> Predictions:
     predictions: list[Prediction] = []
     unreadable: list[str] = []
     for number, record in enumerate(read_records(path, guess_layout(path))):
@@ -173,18 +178,18 @@ def _read_json_lines(path: Path) -> PredictionsFile:
             unreadable.append(f"line {record.line}: {record.detail}")
             continue
         try:
-            predictions.append(_answered(record.value, number))
+            predictions.append(_answered(with_whole_characters(record.value), number))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             field = ".".join(map(str, first["loc"])) or "question"
             unreadable.append(f"line {record.line}: {field}: {first['msg']}")
         except ValueError as error:
             unreadable.append(f"line {record.line}: {error}")
-    return PredictionsFile(RunFacts(), tuple(predictions), tuple(unreadable))
+    return Predictions(RunConditions(), tuple(predictions), tuple(unreadable))
 
 
 def _answered(value: Any, number: int) -> Prediction:
-    """The raw text of a row; whatever else was extracted from it earlier is left aside."""
+    """The raw reply of a row; an answer that was extracted from it earlier is not used."""
     if not isinstance(value, dict):
         raise ValueError("expected an object of question, ground_truth and model_output")
     asked, output = value.get("question"), value.get("model_output")
@@ -193,30 +198,60 @@ def _answered(value: Any, number: int) -> Prediction:
     gold = value.get("ground_truth", asked.get("solution"))
     if gold is None:
         raise ValueError("neither ground_truth nor question.solution is there")
-    options = asked.get("options") or []
-    if not isinstance(options, list):
-        raise ValueError("question.options must be a list of texts")
+    kind = asked.get(
+        "problem_type",
+        ProblemType.MULTIPLE_CHOICE if asked.get("options") else ProblemType.FREE_FORM,
+    )
+    is_span = kind == ProblemType.TEMPORAL_GROUNDING and isinstance(gold, list)
+    if not (isinstance(gold, str | int | float) or is_span) or gold in (math.inf, -math.inf):
+        raise ValueError(f"ground_truth must be a text or a number, got {shown(gold)}")
+    options = strings(asked, "options") if asked.get("options") else ()
     published = value.get("accuracy_score")
+    lines, solution = _under_its_letters(options, strip_answer_tags(str(gold)))
     question = VideoQuestion(
         problem=str(asked.get("problem") or asked.get("question") or ""),
-        options=letter_options([str(one) for one in options]).lines if options else (),
-        solution=strip_answer_tags(str(gold)),
+        options=lines,
+        solution=solution,
         media=(_medium(asked, number),),
-        problem_type=asked.get(
-            "problem_type", ProblemType.MULTIPLE_CHOICE if options else ProblemType.FREE_FORM
-        ),
+        problem_type=kind,
         data_source=str(asked.get("data_source") or ""),
         problem_id=str(asked.get("problem_id", "")),
         level=str(asked.get("level") or ""),
         row=number,
     )
-    is_number = isinstance(published, int | float) and not isinstance(published, bool)
-    score = float(published) if is_number and published is not None else None
-    return Prediction(question=question, output=output, published_score=score)
+    return Prediction(question=question, output=output, published_score=_score(published))
+
+
+def _score(published: Any) -> float | None:
+    """A number beside an answer; None where there is none. Raises ValueError."""
+    if isinstance(published, bool) or not isinstance(published, int | float):
+        return None
+    if not abs(published) <= _HIGHEST_SCORE:
+        raise ValueError("accuracy_score must be a number that a score can be")
+    return float(published)
+
+
+def _under_its_letters(options: tuple[str, ...], gold: str) -> tuple[tuple[str, ...], str]:
+    """Options and gold answer under the letters of the file: the answers were given to these.
+
+    Raises ValueError where a letter could mean two options.
+    """
+    if not options:
+        return (), gold
+    lettered = letter_options(options)
+    if lettered.is_contradictory:
+        raise ValueError(
+            "question.options bring letters that do not go by place, and not each its own: an "
+            "answer could mean two of them"
+        )
+    try:
+        return lettered.written_lines, lettered.written[lettered.index_of(gold)]
+    except ValueError:  # scoring reads it, or says what is wrong with it
+        return lettered.written_lines, gold
 
 
 def _medium(asked: Mapping[str, Any], number: int) -> MediaRef:
-    """The clip, relative to a media folder; a row that names none is a cluster of its own."""
+    """The clip, relative to a media folder; a row without one is a cluster of its own."""
     for field in ("video", "path", "image"):
         if path := str(asked.get(field) or "").removeprefix("./").lstrip("/"):
             is_image = field == "image" or asked.get("data_type") == "image"

@@ -1,34 +1,37 @@
 """The scores of one prediction, strict and tolerant, from its raw text alone.
 
-A row without an answer scores 0 and counts as unparsed, so does one that ended in an error; a
-question that nobody can score (its gold answer cannot be read) is left out and told.
+A row without an answer, or one that ended in an error, scores 0 and counts as unparsed. A question
+whose gold answer cannot be read is left out of the scores and listed in the report.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
-from judges.answers import check_answer, extract_strict, extract_tolerant, validate_gold
-from judges.choices import chosen_letter
-from judges.intervals import interval_iou, read_intervals
-from judges.numbers import read_number
-from judges.think_answer import Extraction, extract_conclusion, is_mismatch, reasoning_of
+from judges.consistency import Extraction, extract_conclusion, is_mismatch, reasoning_of
+from judges.scoring.answer_score import check_answer, extract_answer, validate_gold
+from judges.scoring.choices import chosen_letter
+from judges.scoring.numbers import read_number
+from judges.scoring.text import extract_strict
+from judges.scoring.time_intervals import interval_iou, read_intervals
 from schemas.questions import ProblemType, VideoQuestion
 from schemas.traces import TEMPLATES, TraceError, TraceTemplate, parse_trace, segment_spans
 from train.evaluation.predictions import Prediction
 
+Parsing = Literal["strict", "tolerant"]
+PARSINGS: tuple[Parsing, ...] = ("strict", "tolerant")
 NUMBERS = frozenset({ProblemType.NUMERICAL, ProblemType.REGRESSION})
 _TWENTIETHS = range(1, 11)  # 1 - theta for theta = 0.95, 0.90, ..., 0.50, in twentieths
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One way to read a reply. `answer` is None where nothing was found.
+class ParsedAnswer:
+    """The answer that one way of parsing finds in a reply; `answer` is None where it finds none.
 
-    `is_parsed`: what was found can be read as what the question asks for. `score` is the task
-    metric in [0, 1]; `is_correct`: it reaches 0.6, as in the builder. `relative_accuracy` is VSI's
-    measure of numbers, `iou` that of spans in time; both None where they do not apply.
+    `is_parsed`: the answer is of the kind that the question asks for. `score` is the task metric in
+    [0, 1]; `is_correct`: it reaches 0.6, as in the builder. `relative_accuracy` is VSI-Bench's
+    measure of numbers, `iou` that of time spans; both None where they do not apply.
     """
 
     answer: str | None
@@ -40,72 +43,75 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A prediction and what it is worth.
+class SampleScore:
+    """A prediction with all that is measured of it.
 
-    `trace_fault` is "" for a well-formed trace and None where no reply was made. `lengths` counts
-    each well-formed segment, by tag: in tokens where the prediction knows them, else in words.
-    `reasoning` is the text before the answer (multiple choice only), `concluded` the option that it
-    ends up with, `is_mismatch` whether the answer is another one, None where one of the two names
-    no option.
+    `trace_fault` is "" for a well-formed trace and None where there is no reply. `lengths` is the
+    length of each well-formed segment, by tag: in tokens where the prediction counts them, else in
+    words. `reasoning` is the text before the answer (multiple choice only), `concluded` the option
+    that it ends with, `is_mismatch` whether the answer is another one; None where either of the two
+    names no option.
     """
 
     prediction: Prediction
-    strict: Reading
-    tolerant: Reading
+    strict: ParsedAnswer
+    tolerant: ParsedAnswer
     trace_fault: str | None
     lengths: Mapping[str, int]
     reasoning: str = ""
     concluded: str | None = None
     is_mismatch: bool | None = None
 
+    def parsed(self, parsing: Parsing) -> ParsedAnswer:
+        """The answer by one way of parsing."""
+        return self.strict if parsing == "strict" else self.tolerant
+
     def as_columns(self) -> dict[str, Any]:
         """The columns that scoring adds to a file of predictions."""
-        readings = (("strict", self.strict), ("tolerant", self.tolerant))
         return {
             **{
-                f"{name}_{field}": value
-                for name, reading in readings
-                for field, value in asdict(reading).items()
+                f"{parsing}_{field}": value
+                for parsing in PARSINGS
+                for field, value in asdict(self.parsed(parsing)).items()
             },
             "trace_fault": self.trace_fault,
             "concluded": self.concluded,
             "is_mismatch": self.is_mismatch,
         }
 
-    def concluding(self, letter: str | None) -> "Scored":
-        """The same with the conclusion that another extractor read."""
+    def with_conclusion(self, letter: str | None) -> "SampleScore":
+        """A copy with the option that another extractor read from the reasoning."""
         found = Extraction(letter, "states the letter")
         options = self.prediction.question.options
         mismatch = is_mismatch(found, self.tolerant.answer or "", options)
         return replace(self, concluded=letter, is_mismatch=mismatch)
 
 
-def score_prediction(prediction: Prediction, template: TraceTemplate) -> Scored:
-    """Score one reply; raises GoldError where `unscorable` has a complaint."""
+def score_prediction(prediction: Prediction, template: TraceTemplate) -> SampleScore:
+    """Score one reply. Raises GoldError where `gold_fault` finds one."""
     output, question = prediction.output, prediction.question
-    answer = extract_tolerant(output)
     is_choice = question.problem_type is ProblemType.MULTIPLE_CHOICE
-    scored = Scored(
+    answer = extract_answer(output, question)
+    score = SampleScore(
         prediction=prediction,
-        strict=_read(question, extract_strict(output), output),
-        tolerant=_read(question, answer, output),
+        strict=_parse(question, extract_strict(output), output),
+        tolerant=_parse(question, answer, output),
         trace_fault=None if prediction.error else trace_fault(output, template),
         lengths=_lengths(prediction, template),
         reasoning=reasoning_of(output) if is_choice else "",
     )
-    if not scored.reasoning:
-        return scored
-    return scored.concluding(extract_conclusion(scored.reasoning, question.options).letter)
+    if not score.reasoning:
+        return score
+    return score.with_conclusion(extract_conclusion(score.reasoning, question.options).letter)
 
 
-def unscorable(prediction: Prediction) -> str | None:
-    """Why a question takes no part in the scores: what is wrong with its gold answer."""
+def gold_fault(prediction: Prediction) -> str | None:
+    """What is wrong with a question's gold answer, so that it cannot be scored; None if nothing."""
     return validate_gold(prediction.question)
 
 
 def most_followed(predictions: Sequence[Prediction]) -> TraceTemplate:
-    """The template that most replies follow; with none followed, the plain think-answer one."""
+    """The template that most replies follow; think-answer where no reply follows any."""
     followed = {
         name: sum(not trace_fault(one.output, template) for one in predictions)
         for name, template in TEMPLATES.items()
@@ -115,7 +121,7 @@ def most_followed(predictions: Sequence[Prediction]) -> TraceTemplate:
 
 
 def trace_fault(output: str, template: TraceTemplate) -> str:
-    """The first fault of a trace; "" for one that is well formed."""
+    """The first fault of a trace; "" for a well-formed one."""
     try:
         parse_trace(output, template)
     except TraceError as error:
@@ -126,7 +132,7 @@ def trace_fault(output: str, template: TraceTemplate) -> str:
 def mean_relative_accuracy(given: Decimal, gold: Decimal) -> float:
     """Share of the bounds 0.50, 0.45, ..., 0.05 that the relative error stays below.
 
-    VSI-Bench's measure (arXiv 2412.14171). A gold 0 has no relative error: only 0 itself is right.
+    VSI-Bench's measure (arXiv 2412.14171). A gold 0 has no relative error: only 0 itself scores.
     """
     if not gold:
         return float(not given)
@@ -144,17 +150,17 @@ def _lengths(prediction: Prediction, template: TraceTemplate) -> dict[str, int]:
     }
 
 
-def _read(question: VideoQuestion, answer: str | None, output: str) -> Reading:
+def _parse(question: VideoQuestion, answer: str | None, output: str) -> ParsedAnswer:
     iou = _iou(question, answer, output)
     is_number = question.problem_type in NUMBERS
     if answer is None:
-        return Reading(None, False, 0.0, False, 0.0 if is_number else None, iou)
+        return ParsedAnswer(None, False, 0.0, False, 0.0 if is_number else None, iou)
     accuracy = None
     if is_number:
         given, gold = read_number(answer), read_number(question.solution)
         accuracy = 0.0 if given is None or gold is None else mean_relative_accuracy(given, gold)
     checked = check_answer(question, answer)
-    return Reading(
+    return ParsedAnswer(
         answer=answer,
         is_parsed=_is_parsed(question, answer),
         score=checked.score,
@@ -165,13 +171,13 @@ def _read(question: VideoQuestion, answer: str | None, output: str) -> Reading:
 
 
 def _iou(question: VideoQuestion, answer: str | None, output: str) -> float | None:
-    """Of the answer itself, or of what stands in `<time>` beside an answer of another kind."""
+    """IoU of a grounding answer, or of the `<time>` segment beside an answer of another kind."""
     if question.problem_type is ProblemType.TEMPORAL_GROUNDING:
         gold = read_intervals(question.solution) or ()
         return interval_iou(gold, read_intervals(answer or "") or ())
     if question.time_clues and "<time>" in output:
-        spoken = output.rpartition("<time>")[2].partition("</time>")[0]
-        return interval_iou(question.time_clues, read_intervals(spoken) or ())
+        segment = output.rpartition("<time>")[2].partition("</time>")[0]
+        return interval_iou(question.time_clues, read_intervals(segment) or ())
     return None
 
 

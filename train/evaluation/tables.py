@@ -5,8 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
+
+from cli.console import output_console
+from train.evaluation.metrics import Metric, all_metrics
+from train.evaluation.scoring import PARSINGS
 
 Part = Mapping[str, Any]
 _WIDTH = 200
@@ -14,12 +17,6 @@ _SHORT = {"problem type": "type", "data source": "source"}
 _SHOWN_ROWS = 10
 _MIN_CONSTANT = 20  # of fewer questions the best constant answer is chosen by their noise
 _MAX_PARTS = 50  # of a kind of slice: a source per row says nothing about sources
-_EXTRA = {
-    "MRA": ("mean_relative_accuracy", "tolerant"),
-    "mIoU": ("grounding", "tolerant", "mean_iou"),
-    "IoU@0.3": ("grounding", "tolerant", "iou_at_0.3"),
-    "IoU@0.5": ("grounding", "tolerant", "iou_at_0.5"),
-}
 
 
 def report_text(report: Mapping[str, Any]) -> str:
@@ -36,7 +33,7 @@ def report_text(report: Mapping[str, Any]) -> str:
 
 
 def notes(report: Mapping[str, Any]) -> list[str]:
-    """What is told below the table, line by line."""
+    """The lines below the table: lengths, mismatch, rows that were left out."""
     return [
         *_lengths(report),
         *_mismatch(report["mismatch"]),
@@ -46,11 +43,11 @@ def notes(report: Mapping[str, Any]) -> list[str]:
 
 
 def comparison_text(found: Mapping[str, Any], first: str, second: str) -> str:
-    """Two runs, question by question."""
+    """Two runs compared question by question."""
     columns, rows = comparison_table(found)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{first} (first) against {second}")
     for name in columns:
-        table.add_column(name, justify="left" if name == "reading" else "right")
+        table.add_column(name, justify="left" if name == "parsing" else "right")
     for row in rows:
         table.add_row(*row)
     lines = [_rendered(table)]
@@ -62,18 +59,18 @@ def comparison_text(found: Mapping[str, Any], first: str, second: str) -> str:
 
 
 def comparison_table(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Columns, and one row per reading."""
+    """Columns, and one row per way of parsing."""
     columns = [
-        "reading", "matched", "both right", "only first", "only second", "neither",
+        "parsing", "matched", "both right", "only first", "only second", "neither",
         "difference (95 % by video)", "McNemar p", "p by video",
     ]  # fmt: skip
     counts = ("both_right", "only_first_right", "only_second_right", "neither_right")
     rows = []
-    for reading in ("strict", "tolerant"):
-        seen = found[reading]
+    for parsing in PARSINGS:
+        seen = found[parsing]
         rows.append(
             [
-                reading,
+                parsing,
                 f"{found['matched']:,}",
                 *(f"{seen[name]:,}" for name in counts),
                 _points(seen["difference"]),
@@ -85,7 +82,7 @@ def comparison_table(found: Mapping[str, Any]) -> tuple[list[str], list[list[str
 
 
 def parts_of(report: Mapping[str, Any]) -> Iterator[tuple[str, Part]]:
-    """The whole and its slices, with the names they are printed by."""
+    """The whole and its slices, each with its name in the table."""
     yield "overall", report["overall"]
     for kind, named in report["slices"].items():
         if len(named) <= _MAX_PARTS:
@@ -94,12 +91,15 @@ def parts_of(report: Mapping[str, Any]) -> Iterator[tuple[str, Part]]:
 
 
 def score_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Columns, and one row per part: both readings, their unparsed shares, what guessing gives."""
+    """Columns, and one row per part: scores, unparsed shares, baseline, every labelled metric."""
     parts = list(parts_of(report))
-    extra = {name: path for name, path in _EXTRA.items() if any(_at(one, path) for _, one in parts)}
+    extra = [
+        row for row in all_metrics() if row.label and any(_summary(row, one) for _, one in parts)
+    ]
     columns = [
         "part", "n", "strict", "unparsed", "tolerant", "95 % by video", "unparsed",
-        "best constant", f"follows {report['template']}", *extra,
+        "best constant", f"follows {report['template']}",
+        *(row.label for row in extra),
     ]  # fmt: skip
     rows = []
     for name, one in parts:
@@ -111,33 +111,46 @@ def score_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
                 _score(one["strict"]),
                 percent(one["strict"]["unparsed_share"]),
                 _score(one["tolerant"]),
-                _ends(one["tolerant"]),
+                _interval(one["tolerant"]),
                 percent(one["tolerant"]["unparsed_share"]),
                 percent(constant["score"] if constant and constant["n"] >= _MIN_CONSTANT else None),
                 percent(followed["score"] if followed else None),
-                *(percent((_at(one, path) or {}).get("score")) for path in extra.values()),
+                *(_headline(row, one) for row in extra),
             ]
         )
     return columns, rows
 
 
 def percent(share: float | None) -> str:
-    """Two decimals; a dash where there is nothing to tell."""
+    """Per cent with two decimals; a dash for None."""
     return "–" if share is None else f"{100 * share:.2f} %"
 
 
-def _at(part: Part, path: Sequence[str]) -> Part | None:
+def number(metric: Metric, value: float | None) -> str:
+    """A metric's value as the tables show it; a dash for None."""
+    if metric.is_share or value is None:
+        return percent(value)
+    return f"{value:.4g}"
+
+
+def _headline(metric: Metric, part: Part) -> str:
+    summary = _summary(metric, part)
+    return number(metric, None if summary is None else summary[metric.headline])
+
+
+def _summary(metric: Metric, part: Part) -> Part | None:
+    """What `train.evaluation.metrics.summarize` made of a metric; None where nothing applied."""
     found: Any = part
-    for name in path:
+    for name in metric.report_path:
         found = (found or {}).get(name)
-    return found  # type: ignore[no-any-return]  # JSON, by its shape in `slices.worth`
+    return found  # type: ignore[no-any-return]  # JSON, by its shape in `summarize`
 
 
-def _score(reading: Part) -> str:
-    return f"{percent(reading['score'])} ({reading['correct']:,})"
+def _score(accuracy: Part) -> str:
+    return f"{percent(accuracy['score'])} ({accuracy['correct']:,})"
 
 
-def _ends(found: Part) -> str:
+def _interval(found: Part) -> str:
     if found["low"] is None:
         return "–"
     return f"{100 * found['low']:.2f}–{100 * found['high']:.2f}"
@@ -153,10 +166,10 @@ def _points(difference: Part) -> str:
 def _lengths(report: Mapping[str, Any]) -> Iterator[str]:
     lengths = report["overall"]["lengths"]
     if lengths:
-        told = ", ".join(
+        means = ", ".join(
             f"{tag} {one['mean']:.1f} (median {one['median']:g})" for tag, one in lengths.items()
         )
-        yield f"{report['lengths_in']} per segment, on average: {told}"
+        yield f"{report['lengths_in']} per segment, on average: {means}"
     if report["truncated"]:
         yield f"{report['truncated']} replies were cut off at the token limit"
 
@@ -200,11 +213,11 @@ def _listed(rows: Sequence[str], what: str) -> Iterator[str]:
 
 def _differences(rows: Sequence[Part]) -> Iterator[str]:
     if rows:
-        yield f"{len(rows)} rows score otherwise (tolerant) than the file itself says:"
-    for told in rows[:_SHOWN_ROWS]:
+        yield f"{len(rows)} rows have another score (tolerant) than the file gives them:"
+    for one in rows[:_SHOWN_ROWS]:
         yield (
-            f"  question {told['problem_id']}: published {told['published']:g}, ours "
-            f"{told['tolerant']:g}; gold {told['gold']}, read {told['read']!r}"
+            f"  question {one['problem_id']}: published {one['published']:g}, ours "
+            f"{one['tolerant']:g}; gold {one['gold']}, read {one['read']!r}"
         )
     yield from _and_more(len(rows))
 
@@ -216,5 +229,5 @@ def _and_more(count: int) -> Iterator[str]:
 
 def _rendered(table: Table) -> str:
     file = io.StringIO()
-    Console(file=file, width=_WIDTH).print(table)
+    output_console(file=file, file_width=_WIDTH).print(table)
     return "\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines())

@@ -1,0 +1,1 @@
+"""Labels rows by hand: page, server, files."""

@@ -1,0 +1,1 @@
+"""Reports what labels and verdicts say."""

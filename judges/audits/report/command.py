@@ -1,0 +1,206 @@
+"""`judges.audit report`: judges compared with the labels, and what their errors do to the data.
+
+Prints the report and writes AUDIT/report.json, AUDIT/pictures/*.png and AUDIT/report.html.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+
+from cli.config import EXIT_OK, UsageError, say
+from cli.option_groups import (
+    AuditOptions,
+    FrameOptions,
+    MediaRootOptions,
+    OutputOptions,
+    ResamplingOptions,
+)
+from cli.output_folder import claim_folder
+from media.sampling import FrameSpec
+
+if TYPE_CHECKING:
+    from judges.audits.report.disagreements import Card
+    from judges.audits.report.number_format import Section
+    from judges.audits.report.page import Media
+    from judges.audits.report.results import AuditResults
+    from judges.audits.store import AuditStore
+    from schemas.runs import RunInfo
+
+NO_FRAMES = "none"
+_FILE_WIDTH = 150  # tables in a file or a pipe: an interval beside each number takes room
+
+
+class ReportConfig(
+    AuditOptions,
+    OutputOptions[Path | None],
+    ResamplingOptions,
+    MediaRootOptions[Path | None],
+    FrameOptions,
+    defaults={
+        "output_dir": None,
+        "media_root": None,
+        "frames": "uniform:8",
+        "max_pixels": 64 * 28 * 28,
+        "video_decoder": "decord-then-pyav",
+    },
+    notes={
+        "output_dir": "By default the audit's own.",
+        "frames": "On the page; `none` leaves them out.",
+        "media_root": "By default the one that the build used.",
+    },
+):
+    """Options of `judges.audit report`."""
+
+    widths: tuple[float, ...] = (0.1,)
+    """Also compute how many labels give an interval of this width; 0.1 is 10 percentage points
+    from end to end."""
+    max_page_megabytes: int = Field(60, ge=0)
+    """Room for frames on the page, in megabytes; further rows are listed without frames."""
+
+    @field_validator("frames")
+    @classmethod
+    def _frames_are_a_policy(cls, value: str) -> str:
+        return value if value == NO_FRAMES else FrameSpec.parse(value).policy
+
+    @field_validator("widths")
+    @classmethod
+    def _widths_are_shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        for width in value:
+            if not 0 < width < 1:
+                raise ValueError(f"a width is a share between 0 and 1, such as 0.1, not {width}")
+        return value
+
+
+def report(config: ReportConfig) -> int:
+    """Compute, print and write the report."""
+    from judges.audits.arrays import audit_rows, judge_views
+    from judges.audits.report.disagreements import cards_of
+    from judges.audits.report.figures import pictures_of
+    from judges.audits.report.page import write_report_page
+    from judges.audits.report.results import ReportSettings, collect
+    from judges.audits.report.sections import sections_of
+    from judges.audits.store import AuditStore
+    from schemas.runs import start_run
+
+    output = config.output_dir or config.audit
+    if output.resolve() != config.audit.resolve():
+        claim_folder(output, "judges.audit report")
+    run = start_run(sys.argv, config)
+    with AuditStore.open(config.audit, run) as store:
+        labels, verdicts, strata = store.labels(), store.verdicts(), store.strata()
+        rows = audit_rows(store.items(), strata, labels)
+        results = collect(
+            rows,
+            strata,
+            labels,
+            verdicts,
+            store.source,
+            ReportSettings(config.resamples, config.seed, config.widths),
+        )
+        cards = cards_of(rows, judge_views(rows.items, verdicts), verdicts)
+        sections, pictures = sections_of(results), pictures_of(results)
+        _write_json(output / "report.json", results, cards)
+        _write_pictures(output / "pictures", pictures)
+        write_report_page(
+            output / "report.html",
+            kind=store.kind,
+            heading=f"Judge audit: {config.audit.resolve().name}",
+            made=_made(run),
+            sections=sections,
+            pictures=pictures,
+            cards=cards,
+            items=rows.items,
+            media=_media(config, store, cards),
+        )
+        store.ledger.end_run(EXIT_OK)
+    _print(sections)
+    say(f"wrote {output / 'report.html'}, report.json and pictures/ ({len(pictures)})", sys.stdout)
+    return EXIT_OK
+
+
+def _made(run: "RunInfo") -> str:
+    code = f", commit {run.commit[:12]}{' and changes' if run.dirty else ''}" if run.commit else ""
+    return f"Made {run.started_at[:16].replace('T', ' ')} UTC by judges.audit report{code}."
+
+
+def _media(config: ReportConfig, store: "AuditStore", cards: "Sequence[Card]") -> "Media":
+    from judges.audits.report.page import load_media_now, no_media
+    from media.cache import default_cache_dir
+    from media.store import FrameStore
+
+    media_root = config.media_root or store.media_root
+    if config.media_root is not None and not config.media_root.is_dir():
+        raise UsageError(
+            f"--media-root {config.media_root} is not a folder; give the one under which the "
+            "videos' paths lie"
+        )
+    if not store.kind.shows_media:
+        return no_media(cards)
+    if config.frames == NO_FRAMES or not cards:
+        return no_media(cards, "frames were not asked for (--frames none)")
+    if media_root is None or not media_root.is_dir():
+        problem = "the media root is not known" if media_root is None else f"no folder {media_root}"
+        return no_media(cards, f"{problem}; give --media-root")
+    with FrameStore(
+        media_root,
+        spec=FrameSpec.parse(config.frames, config.max_pixels),
+        cache_dir=config.frame_cache or default_cache_dir(),
+        reader=config.video_decoder,
+        timeout_seconds=config.decode_timeout_seconds,
+        follow_symlinks=config.follow_symlinks,
+    ) as frames:
+        return load_media_now(frames, cards, config.max_page_megabytes * 1_000_000)
+
+
+def _write_json(path: Path, results: "AuditResults", cards: "Sequence[Card]") -> None:
+    from schemas.serialization import redact
+
+    content: dict[str, Any] = results.as_json()
+    content["disagreements"] = [
+        {
+            "item_id": card.item.item_id,
+            "row": card.item.position,
+            "video": card.item.video,
+            "kinds": [{"judge": mark.judge, "kind": mark.kind} for mark in card.marks],
+        }
+        for card in cards
+    ]
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    _write(path, f"{redact(text)}\n".encode())
+
+
+def _write_pictures(folder: Path, pictures: dict[str, bytes]) -> None:
+    for name, png in pictures.items():
+        _write(folder / f"{name}.png", png)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _print(sections: "Sequence[Section]") -> None:
+    from rich import box
+
+    from cli.console import output_console, plain_table
+
+    console = output_console(file_width=_FILE_WIDTH)
+    for section in sections:
+        console.print()
+        console.print(section.title, style="bold")
+        for sentence in section.sentences:
+            console.print(sentence)
+        for one in section.tables:
+            rows = one.rows[: one.screen_rows]
+            console.print(
+                plain_table(one.columns, rows, num_texts=one.num_texts, box=box.SIMPLE_HEAD)
+            )
+            if len(one.rows) > one.screen_rows:
+                console.print(f"... {len(one.rows) - one.screen_rows} more on the page")

@@ -1,0 +1,1 @@
+"""Asks judges about the rows of an audit."""

@@ -1,0 +1,1 @@
+"""Answer metrics per problem type."""

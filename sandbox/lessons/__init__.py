@@ -1,0 +1,1 @@
+"""Training stages of the synthetic world, and the tables of their results."""

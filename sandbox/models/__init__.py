@@ -1,0 +1,1 @@
+"""Small models built from scratch."""

@@ -1,0 +1,1 @@
+"""The scripted teacher, its random faults and its systematic label noise."""

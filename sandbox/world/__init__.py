@@ -1,0 +1,1 @@
+"""Clips, questions and their truth."""

@@ -1,0 +1,1 @@
+"""The DuckDB ledger of builds, runs and audits."""

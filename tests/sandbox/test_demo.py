@@ -1,0 +1,74 @@
+"""The demo as a user runs it: a dataset that loads, an audit of its judge, a model that learns."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+pytestmark = pytest.mark.heavy
+
+SMALL = ("--clips", "6", "--stills", "3", "--num-questions", "40", "--audit-size", "20")
+DATA_ONLY = "--no-learning"
+
+
+def demo(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sandbox.demo", "--out", str(out), *SMALL, *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_a_dataset_and_runs_again(tmp_path: Path) -> None:
+    first = demo(tmp_path, DATA_ONLY)
+    assert first.returncode == 0, first.stdout + first.stderr
+    for stage in range(1, 6):
+        assert f"[{stage}/5] done in" in first.stdout
+    for named in (
+        "best-constant baseline",
+        "answer_leak",
+        "low_score",
+        "accepted",
+        "num_rows",
+        "README.md",
+    ):
+        assert named in first.stdout
+    rows = pq.read_table(tmp_path / "cot" / "dataset").to_pylist()
+    asked = json.loads((tmp_path / "world" / "questions.json").read_text())
+    assert 0 < len(rows) < len(asked) == 40
+    gold = {row["problem_id"]: row["solution"] for row in asked}
+    assert all(row["solution"] == gold[int(row["problem_id"])] for row in rows)
+    assert all(row["data_source"].startswith("sandbox/") for row in rows)
+
+    report = json.loads((tmp_path / "audit" / "report.json").read_text())
+    assert report["rows"]["num_labelled"] == report["rows"]["num_rows"] > 10
+    assert [one["name"] for one in report["rows"]["annotators"]] == ["sandbox truth"]
+    assert {probe["probe"] for probe in report["probes"]} >= {"empty", "claims-answer"}
+    assert "<html" in (tmp_path / "audit" / "report.html").read_text()
+
+    second = demo(tmp_path, DATA_ONLY)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert pq.read_table(tmp_path / "cot" / "dataset").to_pylist() == rows
+
+
+def test_a_failing_stage_ends_the_demo_with_its_status(tmp_path: Path) -> None:
+    failed = demo(tmp_path, "--judge", "oracle:7,rude=1", DATA_ONLY)
+    assert failed.returncode == 2
+    assert "rates are wrong, insufficient" in failed.stderr
+    assert "[3/5]" not in failed.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_demo_goes_on_to_a_model_that_was_fine_tuned_and_reinforced(tmp_path: Path) -> None:
+    """A hundred questions and two steps teach nothing, but every stage has to hand over."""
+    done = demo(tmp_path, "--train-questions", "100", "--rl-steps", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[7/7] done in" in done.stdout
+    for named in ("| random weights |", "| fine-tuned |", "| another clip's frames |", "| start |"):
+        assert named in done.stdout
+    out = tmp_path / "learning" / "rl" / "pa-grpo+appo_seed_0"
+    assert "<html" in next((out / "pages").glob("*.html")).read_text()
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
+    assert (out / "model" / "config.json").is_file()

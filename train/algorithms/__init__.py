@@ -1,0 +1,1 @@
+"""Advantages, token weights and the table of algorithms."""

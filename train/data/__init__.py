@@ -1,0 +1,1 @@
+"""Rows, frames and model inputs."""

@@ -1,0 +1,137 @@
+"""What ends a command within two seconds, before torch, transformers and TRL are loaded.
+
+A folder of another command, changed options, a model that is nowhere, an option that nobody has, a
+tracker that is not installed. Each check raises UsageError with one sentence.
+"""
+
+import ast
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Collection, Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from cli.config import UsageError
+
+_HUB = "https://huggingface.co"
+_HUB_SECONDS = 5.0
+_YES = {"1", "on", "yes", "true"}
+# Where the fields of a TRL configuration are declared: package, file, class.
+_CONFIG_SOURCES = {
+    "SFTConfig": ("trl", "trainer/sft_config.py", "SFTConfig"),
+    "GRPOConfig": ("trl", "trainer/grpo_config.py", "GRPOConfig"),
+    "": ("trl", "trainer/base_config.py", "_BaseConfig"),
+    "TrainingArguments": ("transformers", "training_args.py", "TrainingArguments"),
+}
+# The names that transformers takes for --report-to, each with the module that it needs.
+TRACKERS = {
+    "azure_ml": "azureml",
+    "clearml": "clearml",
+    "codecarbon": "codecarbon",
+    "comet_ml": "comet_ml",
+    "dagshub": "dagshub",
+    "dvclive": "dvclive",
+    "flyte": "flytekit",
+    "kubeflow": "",
+    "mlflow": "mlflow",
+    "neptune": "neptune",
+    "swanlab": "swanlab",
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
+    "wandb": "wandb",
+}
+_NO_TRACKER = ("none", "all")
+
+
+def refuse_missing_trackers(report_to: str | Collection[str] | None) -> None:
+    """Raise UsageError for a tracker of --report-to that nobody knows or that is not installed."""
+    names = [report_to] if isinstance(report_to, str) else list(report_to or ())
+    for name in names:
+        if name in _NO_TRACKER:
+            continue
+        if name not in TRACKERS:
+            raise UsageError(f"--report-to {name}: expected none, all or {', '.join(TRACKERS)}")
+        module = TRACKERS[name]
+        if module and find_spec(module) is None:
+            raise UsageError(
+                f"--report-to {name} needs the package {module.replace('_', '-')}, which is not"
+                f" installed: pip install {module.replace('_', '-')}, or give --report-to none"
+            )
+
+
+def refuse_missing_model(model: str, option: str = "--model") -> None:
+    """Raise UsageError for a model that is no folder here and cannot be one of the hub's.
+
+    A name that may be the hub's is left to its client where the hub answers, or has been asked
+    before; where it cannot be reached, its client would try for a minute.
+    """
+    if Path(model).expanduser().exists():
+        return
+    is_path = model.startswith(("/", "./", "../", "~")) or model.count("/") != 1
+    if is_path and "/" in model.strip("/"):
+        raise UsageError(f"{option} {model}: there is no such folder")
+    if _is_in_cache(model):
+        return
+    why = "HF_HUB_OFFLINE is set" if _is_offline() else _why_unreachable(model)
+    if why:
+        raise UsageError(
+            f"{option} {model}: there is no such folder here, and no model of that name from the"
+            f" hub ({why}); give a folder that is there"
+        )
+
+
+def known_options(trl_config: str) -> frozenset[str] | None:
+    """The names of a TRL configuration's fields, read from its source: that takes a tenth of a
+    second, importing it half a minute. None where the source is not where it is expected."""
+    names: set[str] = set()
+    for key in (trl_config, "", "TrainingArguments"):
+        package, file, class_name = _CONFIG_SOURCES[key]
+        found = _fields_in(package, file, class_name)
+        if not found:
+            return None
+        names |= found
+    return frozenset(names)
+
+
+@cache
+def _fields_in(package: str, file: str, class_name: str) -> frozenset[str]:
+    spec = find_spec(package)
+    places = spec.submodule_search_locations if spec is not None else None
+    path = Path(next(iter(places or ()), "")) / file
+    if not path.is_file():
+        return frozenset()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            declared = [each for each in node.body if isinstance(each, ast.AnnAssign)]
+            return frozenset(ast.unparse(each.target) for each in declared)
+    return frozenset()
+
+
+def _is_in_cache(model: str, environment: Mapping[str, str] = os.environ) -> bool:
+    home = environment.get("HF_HOME") or Path(
+        environment.get("XDG_CACHE_HOME") or Path.home() / ".cache", "huggingface"
+    )
+    cache_folder = Path(environment.get("HF_HUB_CACHE") or Path(home, "hub"))
+    return (cache_folder / f"models--{model.replace('/', '--')}").is_dir()
+
+
+def _is_offline() -> bool:
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").lower() in _YES for name in names)
+
+
+def _why_unreachable(model: str) -> str:
+    """Why the hub gives no answer, in words; empty where it gives one, whatever it is."""
+    base = os.environ.get("HF_ENDPOINT") or _HUB
+    request = urllib.request.Request(f"{base.rstrip('/')}/api/models/{model}", method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_HUB_SECONDS):
+            return ""
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, ValueError) as error:
+        reason: Any = getattr(error, "reason", error)
+        return f"{base} cannot be reached: {getattr(reason, 'strerror', None) or reason}"

@@ -1,0 +1,1 @@
+"""Model loading, attention and forward passes."""

@@ -1,0 +1,1 @@
+"""Rewards of rollouts and the judge behind them."""

@@ -1,0 +1,1 @@
+"""Completions sampled by a vLLM server: its client, requests, weights, and our plugin for it."""
