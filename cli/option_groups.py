@@ -276,6 +276,21 @@ class AttentionOptions(Config):
     """Attention implementation, as transformers names it."""
 
 
+class RolloutServerOptions(Config):
+    """Who samples completions."""
+
+    rollouts: Literal["inprocess", "vllm"] = "inprocess"
+    """Who samples completions: this command's own processes, or a vLLM server that serves --model
+    (docs/guides/vllm_rollouts.md)."""
+    vllm_url: str | None = None
+    """Address of the vLLM server, such as http://127.0.0.1:8000."""
+    vllm_timeout_seconds: float = Field(default=600, gt=0)
+    """Longest wait for the next bytes of the vLLM server."""
+    trainer_host: str | None = None
+    """Name or address under which the vLLM server reaches this machine to receive weights; by
+    default the address of the network that the server is in."""
+
+
 class TrainedWeightsOptions(Config, choices={"save_dtype": lambda: DTYPES}):
     """Which weights learn, and how they are saved."""
 

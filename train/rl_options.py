@@ -7,7 +7,6 @@ command line; those that cannot be given, and why, are in `REFUSED`.
 from collections.abc import Collection
 from pathlib import Path
 from types import new_class
-from typing import Literal
 
 from pydantic import Field
 
@@ -23,6 +22,7 @@ from cli.option_groups import (
     OutputOptions,
     PluginOptions,
     QuestionFileOptions,
+    RolloutServerOptions,
     RopePositionOptions,
     TemplateOptions,
     TrainedWeightsOptions,
@@ -169,6 +169,7 @@ class RlOptions(
     DecodeWorkerOptions,
     DtypeOptions,
     TrainedWeightsOptions,
+    RolloutServerOptions,
     RewardOptions,
     AnswerLeakOptions,
     JudgeOutageOptions,
@@ -205,16 +206,6 @@ class RlOptions(
     parity_check: bool = True
     """Before the first step, compare vision tokens, token ids and log-probs of one question between
     sampler and trainer, and refuse to start where they differ."""
-    rollouts: Literal["inprocess", "vllm"] = "inprocess"
-    """Who samples completions: this command's own processes, or a vLLM server that serves --model
-    (docs/guides/vllm_rollouts.md)."""
-    vllm_url: str | None = None
-    """Address of the vLLM server, such as http://127.0.0.1:8000."""
-    vllm_timeout_seconds: float = Field(600, gt=0)
-    """Longest wait for the next bytes of the vLLM server."""
-    trainer_host: str | None = None
-    """Name or address under which the vLLM server reaches this machine to receive weights; by
-    default the address of the network that the server is in."""
     rollouts_ahead: int = Field(0, ge=0, le=1)
     """With --rollouts vllm: 1 samples the next generation while this one is learned from, with
     weights that are one generation old; 0 waits for new weights."""
