@@ -8,20 +8,17 @@ advantage per rollout. What is overridden, and why:
     _generate_and_score_completions       prompts with their media once per question; completions
                                           from a rollout source or engine; rewards begin in the
                                           background, the judge's as soon as an observation is there
-    _get_per_token_logps_and_entropies    the policy pass over shared prompts; then, and not before,
-                                          rewards are awaited, and advantages [B, T] take their
-                                          place: TRL reads them after this call
     create_accelerator_and_postprocess    how weights are spread over processes (FSDP2)
     _prepare_for_training                 the parity check, on the model as it is trained
     _save_checkpoint                      only where a resumed run would go on in the same way
 
-and in `train.trainers.checkpoints.CommonOverrides`: model cards, loading weights, telemetry.
+in `train.trainers.policy_passes.PolicyPasses` the passes of the learner, and in
+`train.trainers.checkpoints.CommonOverrides` model cards, loading weights, telemetry.
 The loss, its options and everything around it are TRL's.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,13 +28,9 @@ from torch import Tensor
 
 from schemas.traces import TraceTemplate
 from train.algorithms.credit_assignment import CreditAssignment
-from train.algorithms.importance_ratio import update_factors, with_sampler_gap
-from train.algorithms.token_weighting import AlgorithmError
 from train.data.prompt_dataset import PromptDataset
-from train.modeling.frame_attention import DEFAULT_LAYERS
 from train.modeling.numerics import NotFiniteError
-from train.modeling.packed_forward import GroupLogprobs, PromptGroup, group_logprobs
-from train.modeling.sharding import unwrapped, whole_head, whole_weights
+from train.modeling.sharding import unwrapped, whole_weights
 from train.modeling.vision_cache import MediaFeatures, features_if_frozen, vision_tower
 from train.rewards.judge_health import JudgeUse
 from train.rewards.pending_rewards import PendingRewards, RewardSource
@@ -55,24 +48,23 @@ from train.rollouts.token_sampling import group_seed
 from train.rollouts.types import RolloutGroup, ScoredGroup
 from train.trainers.checkpoint_files import is_whole
 from train.trainers.checkpoints import CommonOverrides, EpochSampler
-from train.trainers.distributed import any_process, gather_rows
+from train.trainers.distributed import any_process
 from train.trainers.generations import EngineDraws, Generation, row_order
-from train.trainers.micro_batches import MicroBatch, groups_of, micro_batches, padded_groups
-from train.trainers.sampler_check import SamplerTolerance, refuse_other_sampler
+from train.trainers.micro_batches import MicroBatch, micro_batches
+from train.trainers.policy_passes import PolicyPasses
+from train.trainers.sampler_check import SamplerTolerance
 from train.trainers.sharded import after_preparation, plan_sharding, prepared_without_training
-from train.trainers.step_report import Observer, StepReport, on_cpu
+from train.trainers.step_report import Observer
 from train.trainers.trl_imports import (
     Dataset,
     GRPOConfig,
     GRPOTrainer,
-    disable_gradient_checkpointing,
-    use_adapter,
 )
 
 ROW = "question"
 
 
-class VideoGRPOTrainer(CommonOverrides, GRPOTrainer):  # type: ignore[misc]
+class VideoGRPOTrainer(PolicyPasses, CommonOverrides, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPO trainer for questions about videos. The module's docstring lists the changes.
 
     `observe` is called after every optimizer step; what it returns is logged. `before_first_step`
@@ -306,50 +298,6 @@ class VideoGRPOTrainer(CommonOverrides, GRPOTrainer):  # type: ignore[misc]
             repetition_penalty=self.repetition_penalty,
         )
 
-    def _get_per_token_logps_and_entropies(
-        self,
-        model: Any,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        logits_to_keep: int,
-        batch_size: int | None = None,
-        compute_entropy: bool = False,
-        compute_aux_loss: bool = False,
-        **media: Any,
-    ) -> tuple[Tensor, Tensor, None]:
-        """Log-probs and entropies [B, T] of the current micro-batch, and its advantages in place.
-
-        The tensors given hold no prompt: the groups do.
-        """
-        batch = self._current
-        assert batch is not None, "TRL prepares inputs before it computes a loss"
-        frame_layers = None
-        if self._credit.needs_frame_attention and batch.scored is None:
-            num_layers = unwrapped(model).config.get_text_config().num_hidden_layers
-            frame_layers = min(DEFAULT_LAYERS, num_layers)
-        scores = self._score(model, batch, frame_layers=frame_layers)
-        if batch.scored is None:
-            batch.scored = [
-                with_sampler_gap(each, learner, self._cap)
-                for each, learner in zip(
-                    self._scored(batch, scores),
-                    groups_of(batch, [score.logprobs for score in scores]),
-                    strict=True,
-                )
-            ]
-            self._check_sampler(batch.scored)
-            batch.tensors["advantages"] = padded_groups(
-                [update_factors(each) for each in batch.scored], logits_to_keep
-            )
-        self._step_groups += batch.scored
-        if self.accelerator.sync_gradients:
-            self._report_step()
-        logprobs, entropies = (
-            padded_groups([getattr(score, name) for score in scores], logits_to_keep)
-            for name in ("logprobs", "entropies")
-        )
-        return logprobs, entropies, None
-
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         is_last = self.state.global_step >= self.state.max_steps
         if not self.is_at_generation_boundary and not is_last:
@@ -374,91 +322,6 @@ class VideoGRPOTrainer(CommonOverrides, GRPOTrainer):  # type: ignore[misc]
     @property
     def _ends(self) -> list[int]:
         return list(self.eos_token_ids)
-
-    @torch.no_grad()
-    def _add_old_and_reference_logprobs(self, batches: Sequence[MicroBatch]) -> None:
-        """Old log-probs where updates lie between sampling and learning, as TRL decides it."""
-        generate_every = self.args.steps_per_generation * self.num_iterations
-        began = time.monotonic()
-        needs_old = self.args.gradient_accumulation_steps % generate_every != 0
-        reference, context = self.model, nullcontext()
-        if self.ref_model is not None:
-            reference = self.ref_model
-        elif self.beta:
-            adapters = self.accelerator.unwrap_model(self.model)
-            context = use_adapter(adapters, "ref" if "ref" in adapters.peft_config else None)
-        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            for batch in batches if needs_old else ():
-                batch.tensors["old_per_token_logps"] = self._logprobs(self.model, batch)
-            if self.beta:
-                with context:
-                    for batch in batches:
-                        batch.tensors["ref_per_token_logps"] = self._logprobs(reference, batch)
-        self._seconds["scoring"] += time.monotonic() - began
-
-    def _logprobs(self, model: Any, batch: MicroBatch) -> Tensor:
-        width = batch.tensors["completion_ids"].shape[1]
-        return padded_groups([score.logprobs for score in self._score(model, batch)], width)
-
-    def _score(
-        self, model: Any, batch: MicroBatch, *, frame_layers: int | None = None
-    ) -> list[GroupLogprobs]:
-        groups = [
-            PromptGroup(group.prompt, [rollout.token_ids for rollout in group.rollouts], features)
-            for group, features in zip(batch.groups, batch.features, strict=True)
-        ]
-        with self.accelerator.autocast():
-            return group_logprobs(
-                model,
-                groups,
-                temperature=self.temperature,
-                frame_layers=frame_layers,
-                share_prompts=self._share_prompts,
-                entropy_gradient=self._entropy_bonus_enabled,
-            )
-
-    def _scored(self, batch: MicroBatch, scores: Sequence[GroupLogprobs]) -> list[ScoredGroup]:
-        """Advantages and weights; waits for the rewards, which came while the model computed.
-
-        Raises AlgorithmError in every process where they fail in one.
-        """
-        assert self._pending is not None, "rewards are begun when completions are there"
-        rewards = self._pending.wait()
-        if batch.numbers.start == 0:  # the first of its generation to be learned from
-            use = self._pending.use
-            self._judge = use if self._judge is None else self._judge + use
-        lm_head = whole_head(self.model) if self._credit.weighting else None
-        problem, scored = "", list[ScoredGroup]()
-        try:
-            scored = [
-                self._credit.score(group, reward, score, lm_head, self.temperature)
-                for group, reward, score in zip(
-                    batch.groups, rewards[batch.numbers], scores, strict=True
-                )
-            ]
-        except AlgorithmError as error:
-            problem = str(error)
-        if any_process(bool(problem)):
-            raise AlgorithmError(problem or "the algorithm failed in another process")
-        return scored
-
-    def _check_sampler(self, scored: Sequence[ScoredGroup]) -> None:
-        """Once, of the first completions: they are the learner's own, whoever sampled them."""
-        if self._engine_draws is not None and self._sampler_tolerance is not None:
-            tolerance, self._sampler_tolerance = self._sampler_tolerance, None
-            refuse_other_sampler(scored, tolerance)
-
-    def _report_step(self) -> None:
-        """Once per optimizer step: what was learned from, and its numbers into TRL's log."""
-        groups, self._step_groups = [on_cpu(each) for each in self._step_groups], []
-        seconds, self._seconds = self._seconds, dict.fromkeys(self._seconds, 0.0)
-        judge, self._judge = self._judge, None
-        if self._observe is None:
-            return
-        step = self.state.global_step + 1
-        report = StepReport(step, groups, judge, seconds, gather_rows)
-        for name, value in self._observe(report).items():
-            self._metrics["train"][name].append(value)
 
 
 def _no_reward_function(**_: Any) -> list[float]:
