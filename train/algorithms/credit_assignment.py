@@ -56,29 +56,33 @@ class CreditAssignment:
         self,
         group: RolloutGroup,
         rewards: GroupRewards,
-        logprobs: GroupLogprobs,
+        logprobs: GroupLogprobs | None,
         lm_head: Any,
         temperature: float,
     ) -> ScoredGroup:
         """Advantages and weights of one group, from the policy's own pass over it.
 
-        `lm_head` is the policy's output embedding. Raises ValueError where the algorithm reads
-        perception rewards and there are none, and AlgorithmError where the advantage function or
-        the token weighting raises, or gives something else than finite numbers for all tokens.
+        `logprobs` may be None without a token weighting, which alone reads them. `lm_head` is the
+        policy's output embedding. Raises ValueError where the algorithm reads perception rewards
+        and there are none, and AlgorithmError where the advantage function or the token weighting
+        raises, or gives something else than finite numbers for all tokens.
         """
-        device = logprobs.mask.device
         segments = pad_sequence([r.segment_ids for r in group.rollouts], batch_first=True)
-        advantages = self._advantages(rewards, segments, logprobs.mask)
+        mask = _mask(group) if logprobs is None else logprobs.mask
+        advantages = self._advantages(rewards, segments, mask)
+        if self.weighting is None:
+            return ScoredGroup(group, rewards, advantages, None, None, None)
+        assert logprobs is not None, "a token weighting reads the policy's pass"
         attention = logprobs.frame_attention
         has_frames = attention is not None and attention.shape[2] > 0
-        if self.weighting is None or (self.needs_frame_attention and not has_frames):
+        if self.needs_frame_attention and not has_frames:
             return ScoredGroup(group, rewards, advantages, None, None, None)
         inputs = WeightingInputs(
-            group, rewards, logprobs, segments.to(device), lm_head, temperature
+            group, rewards, logprobs, segments.to(mask.device), lm_head, temperature
         )
         found = self._weights(self.weighting, inputs)
         # behind a completion's end may lie any number
-        weights = torch.where(logprobs.mask, found.weights.detach().to(device), 1.0)
+        weights = torch.where(mask, found.weights.detach().to(mask.device), 1.0)
         return ScoredGroup(group, rewards, advantages, weights, attention, found.crucial_frames)
 
     def _weights(self, weighting: TokenWeighting, inputs: WeightingInputs) -> TokenWeights:
@@ -115,6 +119,12 @@ class CreditAssignment:
                 " rewarded the rollouts' observations: there was no judge, or no observation"
             )
         return rewards.perception
+
+
+def _mask(group: RolloutGroup) -> Tensor:
+    """bool [G, N], the completions' tokens, where the prompt is."""
+    rows = [torch.ones_like(rollout.token_ids, dtype=torch.bool) for rollout in group.rollouts]
+    return pad_sequence(rows, batch_first=True).to(group.prompt["input_ids"].device)
 
 
 def _totals(rewards: tuple[SegmentReward, ...]) -> Tensor:

@@ -20,7 +20,7 @@ ends in text.
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
@@ -35,7 +35,7 @@ from train.modeling.attention import (
     use_our_attention,
     why_not_supported,
 )
-from train.modeling.families import family_names, find_family
+from train.modeling.families import attention_layers, family_names, find_family
 from train.modeling.frame_attention import (
     FrameAttention,
     FrameQueries,
@@ -144,6 +144,20 @@ def _of_group(
     )
 
 
+def joined(parts: Sequence[GroupLogprobs]) -> GroupLogprobs:
+    """The completions of one prompt that were forwarded in parts, in their order."""
+
+    def column(name: str) -> Any:
+        tensors = [getattr(part, name) for part in parts]
+        if any(tensor is None for tensor in tensors):
+            return None
+        if name == "all_logprobs":
+            return torch.cat(tensors)
+        return pad_sequence([row for tensor in tensors for row in tensor], batch_first=True)
+
+    return GroupLogprobs(**{each.name: column(each.name) for each in fields(GroupLogprobs)})
+
+
 def why_not_shared(model: Any) -> str | None:
     """Why completions of `model` cannot share their prompt; None if they can."""
     bare = unwrapped(model)
@@ -173,8 +187,8 @@ def _packed_pass(
         row.append(group, prompt_positions(bare, group.inputs), averages)
     recorder = None
     if frame_layers:
-        num_layers = bare.config.get_text_config().num_hidden_layers
-        recorder = FrameRecorder(row.frame_queries, num_layers=num_layers, last=frame_layers)
+        layers = attention_layers(bare.config)
+        recorder = FrameRecorder(row.frame_queries, layers=layers, last=frame_layers)
     features = [group.features for group in groups if group.features is not None]
     with (
         placeholders_as_text(bare, *row.ids_and_completions()) as input_ids,

@@ -90,6 +90,7 @@ class VideoGRPOTrainer(PolicyPasses, CommonOverrides, GRPOTrainer):  # type: ign
         observe: Observer | None = None,
         before_first_step: Callable[[], None] = lambda: None,
         share_prompts: bool = True,
+        completions_per_pass: int | None = None,
         peft_config: Any = None,
         callbacks: Sequence[Any] = (),
         write_card: Callable[[Path], None] | None = None,
@@ -98,6 +99,7 @@ class VideoGRPOTrainer(PolicyPasses, CommonOverrides, GRPOTrainer):  # type: ign
         self._credit, self._rewarder, self._observe = credit, rewarder, observe
         self._before_first_step = before_first_step
         self._rollout_source, self._share_prompts = rollout_source, share_prompts
+        self._per_pass = completions_per_pass
         self._engine_draws, self._cap = None, None
         if engine is not None:
             start = partial(self._started_by, engine)
@@ -200,6 +202,7 @@ class VideoGRPOTrainer(PolicyPasses, CommonOverrides, GRPOTrainer):  # type: ign
             groups,
             features,
             count=self.args.steps_per_generation,
+            per_pass=self._per_pass,
             mask_truncated=self.mask_truncated_completions,
             device=device,
         )

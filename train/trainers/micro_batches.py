@@ -1,7 +1,12 @@
-"""Micro-batches: each holds whole prompt groups, so group statistics never cross a forward pass."""
+"""Micro-batches: each holds whole prompt groups, so group statistics never cross one.
+
+A micro-batch is forwarded at once, or in passes of fewer completions, down to parts of a group.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -11,9 +16,19 @@ from train.modeling.vision_cache import MediaFeatures
 from train.rollouts.types import RolloutGroup, ScoredGroup
 
 
+@dataclass(frozen=True)
+class Pass:
+    """Completions of a micro-batch that are forwarded together: neighbouring rows."""
+
+    rows: slice
+    """Of the micro-batch's B rows."""
+    parts: tuple[tuple[int, slice], ...]
+    """Of each group, by its number in the micro-batch, which rollouts."""
+
+
 @dataclass
 class MicroBatch:
-    """Whole groups that are forwarded together."""
+    """Whole groups, which are learned from with one loss."""
 
     groups: Sequence[RolloutGroup]
     features: Sequence[MediaFeatures | None]
@@ -21,6 +36,8 @@ class MicroBatch:
     """Which of the generation's groups these are."""
     tensors: dict[str, Tensor]
     """What TRL's loss reads."""
+    passes: tuple[Pass, ...]
+    """What is forwarded together; each row is in one of them, in order."""
     scored: list[ScoredGroup] | None = None
     """None until the first policy pass; a second one (`num_iterations`) keeps these numbers."""
 
@@ -30,10 +47,11 @@ def micro_batches(
     features: Sequence[MediaFeatures | None],
     *,
     count: int,
+    per_pass: int | None,
     mask_truncated: bool,
     device: torch.device,
 ) -> list[MicroBatch]:
-    """A generation in `count` parts of equally many groups, in order."""
+    """A generation in `count` parts of equally many groups, in order; see `passes_of`."""
     size = len(groups) // count
     slices = [slice(first, first + size) for first in range(0, len(groups), size)]
     return [
@@ -42,9 +60,41 @@ def micro_batches(
             features[part],
             part,
             _loss_tensors(groups[part], mask_truncated=mask_truncated, device=device),
+            passes_of([group.size for group in groups[part]], per_pass),
         )
         for part in slices
     ]
+
+
+def passes_of(sizes: Sequence[int], per_pass: int | None) -> tuple[Pass, ...]:
+    """Passes of at most `per_pass` completions over groups of these sizes; None is one pass.
+
+    A pass holds whole groups where one fits, else a part of one group; the parts of a group differ
+    by at most one completion.
+    """
+    at_most = sum(sizes) if per_pass is None else per_pass
+    passes: list[list[tuple[int, slice]]] = []
+    for number, size in enumerate(sizes):
+        parts = [(number, part) for part in _parts(size, at_most)]
+        if passes and len(parts) == 1 and _num_rows(passes[-1]) + size <= at_most:
+            passes[-1] += parts
+        else:
+            passes += [[part] for part in parts]
+    ends = list(accumulate(map(_num_rows, passes), initial=0))
+    return tuple(
+        Pass(slice(first, last), tuple(parts))
+        for first, last, parts in zip(ends[:-1], ends[1:], passes, strict=True)
+    )
+
+
+def _parts(size: int, at_most: int) -> list[slice]:
+    count = ceil(size / at_most)
+    bounds = [size * place // count for place in range(count + 1)]
+    return [slice(*pair) for pair in pairwise(bounds)]
+
+
+def _num_rows(parts: Sequence[tuple[int, slice]]) -> int:
+    return sum(part.stop - part.start for _, part in parts)
 
 
 def _loss_tensors(
@@ -69,16 +119,18 @@ def _loss_tensors(
     }
 
 
-def groups_of(batch: MicroBatch, policy: Sequence[Tensor]) -> list[Tensor]:
+def groups_of(batch: MicroBatch, policy: Tensor) -> list[Tensor]:
     """Log-probs [G, N] of each group by the weights that its generation began with.
 
-    `policy` are those of the first policy pass; where updates lie before it, the old ones count.
+    `policy` [B, T] are those of the first policy pass; where updates lie before it, the old ones
+    count.
     """
     old = batch.tensors.get("old_per_token_logps")
-    if old is None:
-        return list(policy)
-    rows = torch.split(old, [group.size for group in batch.groups])
-    return [own[:, : each.shape[1]] for own, each in zip(rows, policy, strict=True)]
+    rows = torch.split(policy if old is None else old, [group.size for group in batch.groups])
+    return [
+        own[:, : max(len(rollout.token_ids) for rollout in group.rollouts)]
+        for own, group in zip(rows, batch.groups, strict=True)
+    ]
 
 
 def padded_groups(rows: Sequence[Tensor], width: int) -> Tensor:
