@@ -144,6 +144,7 @@ def _groups(config: CrucialFramesConfig) -> Iterator[AttendedGroup]:
     from schemas.traces import TEMPLATES
     from train.data.frame_loader import FrameLoader
     from train.data.model_inputs import VideoInputs
+    from train.modeling.families import attention_layers
     from train.modeling.frame_attention import DEFAULT_LAYERS
     from train.modeling.loading import load_policy, load_processor
     from train.modeling.packed_forward import PromptGroup, group_logprobs
@@ -154,11 +155,11 @@ def _groups(config: CrucialFramesConfig) -> Iterator[AttendedGroup]:
     questions = world.clip_questions(config.num_questions)
     processor = load_processor(config.model)
     model = load_policy(config.model, dtype="float32", device="cpu")
-    num_layers = model.config.get_text_config().num_hidden_layers
+    num_layers = len(attention_layers(model.config))
     if num_layers < DEFAULT_LAYERS:
         raise UsageError(
-            f"--model {config.model} has {num_layers} layers, and frame attention is that of the"
-            f" last {DEFAULT_LAYERS}; give a model with as many"
+            f"--model {config.model} has {num_layers} layers that attend, and frame attention is"
+            f" that of the last {DEFAULT_LAYERS}; give a model with as many"
         )
     token_bytes = TokenBytes(processor.tokenizer)
     sampling = Sampling(max_new_tokens=config.max_new_tokens)

@@ -1,4 +1,4 @@
-"""Tiny random Qwen2.5-VL and Qwen3-VL, and prompts with random frames for them, without files."""
+"""Tiny random models of every family, and prompts with random frames for them, without files."""
 
 from functools import cache
 from typing import Any
@@ -12,7 +12,7 @@ from train.modeling.prompt_tensors import joined_media
 
 IMAGE, VIDEO, START, END, WORDS = 1, 2, 3, 4, 10
 VOCABULARY = 160
-FAMILIES = ("qwen2.5-vl", "qwen3-vl")
+FAMILIES = ("qwen2.5-vl", "qwen3-vl", "qwen3.5")
 
 
 @cache
@@ -38,7 +38,10 @@ def build_model(
     weight_std: float = 0.15,
     attention_dropout: float = 0.0,
 ) -> Any:
-    """A random model in evaluation mode that attends with SDPA."""
+    """A random model in evaluation mode that attends with SDPA.
+
+    Of Qwen3.5 every second layer attends, the last one included; the others are gated delta nets.
+    """
     pairs = width // heads // 2
     sections = [pairs - 2 * (3 * pairs // 8), 3 * pairs // 8, 3 * pairs // 8]
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections}
@@ -80,6 +83,28 @@ def build_model(
             **common,
         )
         model_class: Any = transformers.Qwen2_5_VLForConditionalGeneration
+    elif family == "qwen3.5":
+        kinds = ("full_attention", "linear_attention")
+        rope |= {
+            "mrope_interleaved": True,
+            "partial_rotary_factor": 0.5,
+            "mrope_section": [2, 1, 1],
+        }
+        config = transformers.Qwen3_5Config(
+            text_config={
+                **text,
+                "head_dim": width // heads,
+                "rope_parameters": {**rope, "partial_rotary_factor": 0.5},
+                "layer_types": [kinds[n % 2] for n in reversed(range(layers))],
+                "linear_num_key_heads": 2,
+                "linear_num_value_heads": 4,
+                "linear_key_head_dim": width // heads,
+                "linear_value_head_dim": width // heads,
+            },
+            vision_config={**vision, "num_position_embeddings": 64},
+            **{name: value for name, value in common.items() if name != "initializer_range"},
+        )
+        model_class = transformers.Qwen3_5ForConditionalGeneration
     else:
         rope |= {"mrope_interleaved": True}
         config = transformers.Qwen3VLConfig(

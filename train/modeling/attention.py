@@ -26,6 +26,7 @@ from torch import Tensor
 
 from train.modeling.loading import register_attention, sdpa_attention
 from train.modeling.numerics import last_queries_attention
+from train.modeling.recurrent_layers import share_recurrent_layers
 
 NAME = "p2r_sdpa"
 
@@ -155,4 +156,5 @@ def use_our_attention(model: Any) -> None:
         raise ValueError(f"attention of this model cannot be observed: {reason}")
     if model.config.text_config._attn_implementation != NAME:
         register_attention(NAME, attention)
+        share_recurrent_layers(model)
         model.set_attn_implementation({"text_config": NAME})

@@ -13,7 +13,7 @@ transformers gives to Qwen-VL models:
 - a configuration with `text_config`, `vision_config`, `image_token_id` and `video_token_id`;
 - a model whose `model` has `get_video_features`, `get_image_features`, `get_rope_index` and
   `rope_deltas`, and whose text layers attend through transformers' `AttentionInterface` and hand
-  the forward's further keyword arguments to it.
+  the forward's further keyword arguments to it, and to its recurrent layers where it has some.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +30,7 @@ TimeInputs = Callable[["Mapping[str, Tensor]", Sequence[float], int, Any], "Mapp
 -> the further tensors that the prompt needs."""
 
 LANGUAGE_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+DELTA_NET_LAYERS = ("in_proj_qkv", "in_proj_z", "out_proj")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,22 @@ def _visual(model: Any) -> Any:
 def _text_layers(model: Any) -> Sequence[Any]:
     layers: Sequence[Any] = model.model.language_model.layers
     return layers
+
+
+def _no_layers(_: Any) -> Sequence[Any]:
+    return ()
+
+
+def _delta_nets(model: Any) -> Sequence[Any]:
+    layers = model.model.language_model.layers
+    return [layer.linear_attn for layer in layers if hasattr(layer, "linear_attn")]
+
+
+def attention_layers(config: Any) -> list[int]:
+    """Numbers of the text layers that attend, by a model's configuration; others are recurrent."""
+    text = config.get_text_config()
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
+    return [number for number, kind in enumerate(kinds) if kind != "linear_attention"]
 
 
 def _rope_index(model: Any, prompt: "Mapping[str, Tensor]") -> "Tensor":
@@ -99,6 +116,9 @@ class ModelFamily:
     """The module that encodes pixels: what --freeze-vision freezes."""
     text_layers: Callable[[Any], Sequence[Any]] = _text_layers
     """The layers of the language model: what FSDP2 gathers one by one."""
+    recurrent_layers: Callable[[Any], Sequence[Any]] = _no_layers
+    """Modules of the language model that keep a state instead of keys and values, as transformers'
+    gated delta nets do (`train.modeling.recurrent_layers`)."""
     has_deepstack: bool = False
     """The tower also gives features to the first text layers."""
     lora_targets: tuple[str, ...] = LANGUAGE_LAYERS
@@ -190,5 +210,15 @@ QWEN3_VL = register_family(
         shares_clip_limit=True,
         cell_text="<99999.9 seconds><|vision_start|><|vision_end|>",
         has_deepstack=True,
+    )
+)
+QWEN3_5 = register_family(
+    ModelFamily(
+        name="Qwen3.5",
+        model_types=("qwen3_5",),
+        shares_clip_limit=True,
+        cell_text="<99999.9 seconds><|vision_start|><|vision_end|>",
+        recurrent_layers=_delta_nets,
+        lora_targets=(*LANGUAGE_LAYERS, *DELTA_NET_LAYERS),
     )
 )

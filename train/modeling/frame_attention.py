@@ -5,7 +5,8 @@ APPO (arXiv:2602.23823) needs, for token n of a completion and frame t,
     F_nt = mean over layers, heads and the frame's vision tokens v of A[query that predicts n, v]
 
 with A the softmax weights over all keys that the query sees: attention mass per vision token, not
-normalised again over frames. The published code keeps every layer's weights while it samples with
+normalised again over frames. Layers that do not attend (Qwen3.5's gated delta nets) are passed
+over. The published code keeps every layer's weights while it samples with
 eager attention. Here they are computed from the queries and keys of the last layers in a
 teacher-forced forward: for completion rows only, one chunk of rows at a time, in float32.
 
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from train.modeling.attention import observing, use_our_attention
-from train.modeling.families import family_of
+from train.modeling.families import attention_layers, family_of
 from train.modeling.numerics import DEFAULT_QUERY_CHUNK, attention_mass
 
 DEFAULT_LAYERS = 3
@@ -94,16 +95,18 @@ class FrameRecorder:
         self,
         parts: Sequence[FrameQueries],
         *,
-        num_layers: int,
+        layers: Sequence[int],
         last: int = DEFAULT_LAYERS,
         query_chunk: int = DEFAULT_QUERY_CHUNK,
     ) -> None:
-        if not 1 <= last <= num_layers:
+        """`layers` are the numbers of those that attend; the `last` of them are observed."""
+        if not 1 <= last <= len(layers):
             raise ValueError(
-                f"attention can be taken from the last 1 to {num_layers} layers, not {last}"
+                f"attention can be taken from the last 1 to {len(layers)} layers that attend, not"
+                f" {last}"
             )
         self._parts = parts
-        self._layers = range(num_layers - last, num_layers)
+        self._layers = list(layers)[-last:]
         self._seen: set[int] = set()
         self._query_chunk = query_chunk
         self._sums: list[Tensor] = []
@@ -141,7 +144,7 @@ class FrameRecorder:
         """[R, F] of each part, the mean over layers."""
         if len(self._seen) != len(self._layers):
             raise RuntimeError(
-                f"of layers {list(self._layers)} only {sorted(self._seen)} ran: call the model"
+                f"of layers {self._layers} only {sorted(self._seen)} ran: call the model"
                 " inside the block before reading its frame attention"
             )
         return [total / len(self._layers) for total in self._sums]
@@ -181,7 +184,8 @@ def capture_frame_attention(
     `first_token + num_tokens - 1`; row n of the result belongs to the position before, which
     predicts token n. Rows may be padded on both sides. `model` is the transformers model without
     wrappers; from then on its text layers attend through `train.modeling.attention`, which equals
-    SDPA. Taken from the last `num_layers` layers; [B, N, 0] for batches without a video.
+    SDPA. Taken from the last `num_layers` layers that attend; [B, N, 0] for batches without a
+    video.
     """
     tokens = family_of(model.config).vision_tokens(model.config)
     frames, frames_per_row = frame_columns(
@@ -212,7 +216,7 @@ def capture_frame_attention(
     use_our_attention(model)
     recorder = FrameRecorder(
         parts,
-        num_layers=model.config.text_config.num_hidden_layers,
+        layers=attention_layers(model.config),
         last=num_layers,
         query_chunk=query_chunk,
     )

@@ -114,7 +114,7 @@ def test_capture_changes_no_output_and_no_saved_file(family: str, tmp_path: Path
     inputs, firsts = batch_of(ragged_groups(family))
     model = copy.deepcopy(plain)
     arguments: Any = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    arguments |= {"video_grid_thw": inputs["video_grid_thw"], "num_tokens": 3}
+    arguments |= {"video_grid_thw": inputs["video_grid_thw"], "num_tokens": 3, "num_layers": 2}
     with torch.no_grad():
         expected = plain(**inputs).logits
         with capture_frame_attention(model, first_token=int(firsts[0]), **arguments):
@@ -175,7 +175,7 @@ def test_wrong_use_is_refused_with_the_reason() -> None:
     with capture_of(model, inputs), pytest.raises(RuntimeError, match="no key-value cache"):
         model(input_ids=inputs["input_ids"][:, -1:], past_key_values=cache)
     with (
-        pytest.raises(ValueError, match="last 1 to 3 layers, not 4"),
+        pytest.raises(ValueError, match="last 1 to 3 layers that attend, not 4"),
         capture_of(model, inputs, num_layers=4),
     ):
         pass

@@ -63,22 +63,31 @@ NUMBERS = (
 )
 
 
-def assert_same(ours: Sequence[GroupLogprobs], plain: Sequence[GroupLogprobs]) -> None:
+# float32 through three layers in another order of sums. Gated delta nets read 64 tokens at a time
+# and solve a system of equations for them: other cuts of a row round more.
+VALUES = {"qwen3.5": 5e-5}
+GRADIENTS = {"qwen3.5": 2e-4}
+
+
+def assert_same(
+    ours: Sequence[GroupLogprobs], plain: Sequence[GroupLogprobs], family: str = ""
+) -> None:
     for one, other in zip(ours, plain, strict=True):
         assert one.mask.equal(other.mask)
         assert (one.logprobs[~one.mask] == 0).all()
-        # 1e-5: float32 through three layers in another order of sums
         for name in NUMBERS:
             mine, theirs = getattr(one, name), getattr(other, name)
             if theirs is not None:
-                torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5, msg=name)
+                atol = VALUES.get(family, 1e-5)
+                torch.testing.assert_close(mine, theirs, rtol=0, atol=atol, msg=name)
 
 
-def assert_same_gradients(ours: dict[str, Any], plain: dict[str, Any]) -> None:
+def assert_same_gradients(ours: dict[str, Any], plain: dict[str, Any], family: str = "") -> None:
     assert ours.keys() == plain.keys()
     for name, gradient in plain.items():
         assert gradient.abs().max() > 0, name
-        assert (ours[name] - gradient).abs().max() <= 1e-5 * gradient.abs().max(), name
+        largest = GRADIENTS.get(family, 1e-5) * gradient.abs().max()
+        assert (ours[name] - gradient).abs().max() <= largest, name
 
 
 @families
@@ -100,8 +109,8 @@ def test_scores_and_gradients_equal_the_plain_pass(
         )
         results.append((scores, backward(scores, model.named_parameters())))
     (ours, our_gradients), (plain, plain_gradients) = results
-    assert_same(ours, plain)
-    assert_same_gradients(our_gradients, plain_gradients)
+    assert_same(ours, plain, family)
+    assert_same_gradients(our_gradients, plain_gradients, family)
     assert any("visual" in name for name in plain_gradients)
     shapes = [tuple(score.frame_attention.shape) for score in ours]
     assert shapes == [(3, 9, 3), (2, 8, 4), (1, 3, 0)]
@@ -137,7 +146,7 @@ def test_a_completion_knows_nothing_of_its_neighbours(family: str, model: Any) -
     assert not before[0].logprobs[0].allclose(after[0].logprobs[0], atol=1e-3)
     assert before[0].logprobs[1:].equal(after[0].logprobs[1:])
     assert before[1].logprobs.equal(after[1].logprobs)
-    assert_same(before, alone)
+    assert_same(before, alone, family)
 
 
 @families
@@ -151,7 +160,7 @@ def test_given_positions_are_used_and_continued(family: str, model: Any) -> None
     given = replace(one, inputs={**one.inputs, "position_ids": positions[:, None]})
     with torch.no_grad():
         ours, plain = (group_logprobs(model, [given], share_prompts=s) for s in (True, False))
-        assert_same(ours, plain)
+        assert_same(ours, plain, family)
         (own,) = group_logprobs(model, [one])
     assert not ours[0].logprobs.allclose(own.logprobs, atol=1e-3)
 
@@ -177,8 +186,8 @@ def test_a_completion_may_say_media_tokens(family: str, model: Any) -> None:
         scores = group_logprobs(model, [one], share_prompts=share_prompts, frame_layers=2)
         torch.testing.assert_close(scores[0].logprobs[1], expected, rtol=0, atol=1e-5)
         results.append((scores, backward(scores, model.named_parameters())))
-    assert_same(results[0][0], results[1][0])
-    assert_same_gradients(results[0][1], results[1][1])
+    assert_same(results[0][0], results[1][0], family)
+    assert_same_gradients(results[0][1], results[1][1], family)
 
 
 @families
@@ -234,8 +243,8 @@ def test_lora_trains_as_in_the_plain_pass(family: str) -> None:
     for share_prompts in (True, False):
         scores = group_logprobs(wrapped, groups_of(family), share_prompts=share_prompts)
         results.append((scores, backward(scores, wrapped.named_parameters())))
-    assert_same(results[0][0], results[1][0])
-    assert_same_gradients(results[0][1], results[1][1])
+    assert_same(results[0][0], results[1][0], family)
+    assert_same_gradients(results[0][1], results[1][1], family)
 
 
 def test_the_tower_runs_once_per_prompt_and_the_head_on_completions_only() -> None:

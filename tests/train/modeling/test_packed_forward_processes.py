@@ -36,7 +36,7 @@ def gradients_of(family: str, rank: int) -> dict[str, torch.Tensor]:
     add_fused_lm_head(model)  # as TRL's trainers do
     wrapped = torch.nn.parallel.DistributedDataParallel(model)
     own = group(family, rank, (5, 1, 9) if rank == 0 else (4, 8))
-    (score,) = group_logprobs(wrapped, [own], frame_layers=3)
+    (score,) = group_logprobs(wrapped, [own], frame_layers=2)
     score.logprobs.sum().backward()
     return {name: p.grad for name, p in model.named_parameters()}
 

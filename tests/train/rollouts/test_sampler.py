@@ -135,7 +135,7 @@ def test_draws_depend_on_seed_row_and_index_only(family: str) -> None:
         return sample_completions(
             model,
             [prompts[number] for number in numbers],
-            seeds=[70 + number for number in numbers],
+            seeds=[80 + number for number in numbers],
             **options,
         )
 
