@@ -82,7 +82,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("train.rewards",),
         ("train.algorithms",),
         ("train.trainers",),
-        ("train.monitoring", "train.evaluation", "train.planning"),
+        ("train.monitoring", "train.evaluation", "train.planning", "train.integrations"),
         ("train",),
     ),
     "sandbox": (

@@ -1,0 +1,1 @@
+"""Rewards and advantages for those who train elsewhere: TRL, verl, ms-swift."""

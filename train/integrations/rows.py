@@ -1,0 +1,74 @@
+"""Rows of datasets for TRL, verl and ms-swift: the prompt that `train.rl` asks, and the question.
+
+    questions = [q for q in read_questions(path, format="video-r1") if isinstance(q, VideoQuestion)]
+    Dataset.from_list([verl_row(q, "p2r", clips) for q in questions]).to_parquet("train.parquet")
+
+Each row has the question as JSON, from which rewards are computed, and the paths of its media.
+Which frames of a clip a model sees is the other trainer's matter: its sampling is not
+`media.sampling`'s.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cli.config import UsageError
+from schemas.prompting import task_prompt
+from schemas.questions import VideoQuestion
+from train.integrations.completion_rewards import question_column
+
+
+def trl_row(question: VideoQuestion, template: str, images: Sequence[Any] = ()) -> dict[str, Any]:
+    """A row for TRL's GRPOTrainer, which reads images and no videos: give frames as `images`."""
+    row: dict[str, Any] = {
+        "prompt": [{"role": "user", "content": task_prompt(question, template).text}],
+        "question": question_column(question),
+    }
+    return row | {"images": list(images)} if images else row
+
+
+def verl_row(
+    question: VideoQuestion, template: str, media_root: Path, *, agent: str | None = "p2r_segments"
+) -> dict[str, Any]:
+    """A row for verl's RLHFDataset. Raises UsageError for a text with a media placeholder.
+
+    `agent` names the agent loop that rewards it; None leaves it to verl's configuration.
+    """
+    row = {
+        "data_source": question.data_source or "p2r",
+        "prompt": [{"role": "user", "content": _with_placeholders(question, template)}],
+        **_paths(question, media_root),
+        "reward_model": {"style": "rule", "ground_truth": question.solution},
+        "extra_info": {"index": question.row, "question": question_column(question)},
+    }
+    return row if agent is None else row | {"agent_name": agent}
+
+
+def swift_row(question: VideoQuestion, template: str, media_root: Path) -> dict[str, Any]:
+    """A row for ms-swift's GRPO. Raises UsageError for a text with a media placeholder."""
+    return {
+        "messages": [{"role": "user", "content": _with_placeholders(question, template)}],
+        **_paths(question, media_root),
+        "question": question_column(question),
+        "solution": question.solution,
+    }
+
+
+def _with_placeholders(question: VideoQuestion, template: str) -> str:
+    """Media first, as `train.data.model_inputs` puts them: `<video>` or `<image>` for each."""
+    text = task_prompt(question, template).text
+    for placeholder in ("<video>", "<image>", "<audio>"):
+        if placeholder in text:
+            raise UsageError(
+                f"question {question.question_id} (row {question.row}) contains {placeholder!r},"
+                " which verl and ms-swift read as a place for a file; leave it out"
+            )
+    return "".join(f"<{ref.kind}>" for ref in question.media) + text
+
+
+def _paths(question: VideoQuestion, media_root: Path) -> dict[str, list[str]]:
+    """`videos` and `images`, absolute, as far as there are some."""
+    paths: dict[str, list[str]] = {}
+    for ref in question.media:
+        paths.setdefault(f"{ref.kind}s", []).append(str((media_root / ref.path).resolve()))
+    return paths
