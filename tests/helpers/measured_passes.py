@@ -117,7 +117,9 @@ def converted_bytes(setting: Setting) -> int:
         return 0
     layers = build_model(setting.family, **_SHAPE).model.language_model.layers
     numbers = sum(
-        p.numel() for name, p in layers.named_parameters() if name.rpartition(".")[0][-4:] == "proj"
+        p.numel()
+        for name, p in layers.named_parameters()
+        if "proj" in name.rpartition(".")[0].rpartition(".")[2]
     )
     return 2 * numbers // (LAYERS if setting.checkpoints else 1)
 

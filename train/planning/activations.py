@@ -12,11 +12,14 @@ tensor share it.
 from dataclasses import dataclass, replace
 
 from train.modeling.logprobs import DEFAULT_LOGITS_AT_ONCE
-from train.planning.model_sizes import ModelSizes, TextSizes, TowerSizes
+from train.planning.model_sizes import ModelSizes, RecurrentSizes, TextSizes, TowerSizes
 
 # Of one chunk of the head, per logit: logits / temperature, log-probs, and what comes of them.
 _BYTES_PER_LOGIT = 12
 _FLOAT32 = 4
+# Tokens that a gated delta net reads at a time, and how many tensors as wide as its values its rule
+# keeps (transformers' torch_chunk_gated_delta_rule).
+_CHUNK, _OF_RULE = 64, 12
 # Tiles of TRL's fused head (trl.kernels.chunked_logprob, 1.16).
 _TILE_TOKENS = 4096
 _TILE_VOCABULARY = 32768
@@ -82,20 +85,46 @@ class Training:
 
 
 def text_layer(text: TextSizes, row: RowShape, number: Precision, training: Training) -> int:
-    """What one layer of the language model keeps for its backward pass."""
+    """What one layer of the language model that attends keeps for its backward pass."""
+    per_token = _around(text, number, training) + text.query_width * number.compute
+    if text.has_query_norm:
+        query, key = text.query_width, text.key_width
+        of_norm = _FLOAT32 + (0 if training.lora_rank else number.compute)
+        per_token += (query + key) * of_norm + _FLOAT32 * (text.heads + text.kv_heads)
+    return row.width * per_token + _attention(text, row, number)
+
+
+def recurrent_layer(
+    text: TextSizes,
+    sizes: RecurrentSizes,
+    row: RowShape,
+    number: Precision,
+    training: Training,
+) -> int:
+    """What one gated delta net keeps, as transformers' own code computes it, in float32.
+
+    flash-linear-attention, where it is installed, keeps less.
+    """
+    value, compute = sizes.value_width, number.compute
+    per_token = _around(text, number, training) + value * compute  # the output projection's input
+    per_token += 2 * (2 * sizes.key_width + value) * compute  # in and behind the convolution
+    per_token += 5 * value * _FLOAT32  # the gated norm
+    of_rule = _OF_RULE * value + 5 * _CHUNK * sizes.heads + sizes.matrix // _CHUNK
+    segments = (row.prompt, *[row.own] * row.completions)
+    padded = row.groups * sum(-(-length // _CHUNK) * _CHUNK for length in segments)
+    return row.width * per_token + padded * of_rule * _FLOAT32
+
+
+def _around(text: TextSizes, number: Precision, training: Training) -> int:
+    """Of a token, what a layer keeps beside its attention: norms, inputs of projections, MLP."""
     trains, rank = not training.lora_rank, training.lora_rank
     stream, compute = number.stream, number.compute
-    query, key = text.query_width, text.key_width
     normed = stream if trains else 0
     copies = number.converts or bool(rank and compute < _FLOAT32)
     inputs = 5 * compute if copies else 2 * stream
     per_token = text.width * (2 * (_FLOAT32 + normed) + inputs) + 2 * _FLOAT32
-    per_token += query * compute + 4 * text.mlp_width * compute  # inputs of the output projections
-    per_token += 7 * rank * compute
-    if text.has_query_norm:
-        of_norm = _FLOAT32 + (compute if trains else 0)
-        per_token += (query + key) * of_norm + _FLOAT32 * (text.heads + text.kv_heads)
-    return row.width * per_token + _attention(text, row, number)
+    per_token += 4 * text.mlp_width * compute  # the input of the MLP's output projection, too
+    return per_token + 7 * rank * compute
 
 
 def _attention(text: TextSizes, row: RowShape, number: Precision) -> int:
@@ -182,12 +211,15 @@ def learner_pass(
     """The peak of forward and backward of a micro-batch with this many `patches` of its media."""
     text = sizes.text
     layer = text_layer(text, row, number, training)
+    recurrent = 0
+    if text.recurrent is not None:
+        recurrent = recurrent_layer(text, text.recurrent, row, number, training)
     recomputed = text_backward(text, row, number, training)
     if training.checkpoints:
         kept = text.layers * row.width * text.width * number.stream
-        recomputed += layer
+        recomputed += max(layer, recurrent)
     else:
-        kept = text.layers * layer
+        kept = text.attending * layer + (text.layers - text.attending) * recurrent
     if training.trains_tower:
         kept += _tower(sizes, patches, number, training)
     chunk = min(row.predicted * text.vocabulary, logits_at_once)

@@ -8,9 +8,34 @@ from typing import Any
 
 import torch
 
-from train.modeling.families import ModelFamily, family_of
+from train.modeling.families import ModelFamily, attention_layers, family_of
 from train.modeling.loading import model_outline
 from train.modeling.lora import base_of_adapter
+
+
+@dataclass(frozen=True)
+class RecurrentSizes:
+    """Gated delta nets: number and widths."""
+
+    layers: int
+    key_width: int
+    """Keys of all key heads of a token, and as many queries."""
+    value_width: int
+    """Values of all value heads of a token."""
+    heads: int
+    """Value heads."""
+    kernel: int
+    """Tokens that the convolution sees."""
+
+    @property
+    def matrix(self) -> int:
+        """Numbers of the state itself: keys and values of a head are equally wide."""
+        return self.value_width**2 // self.heads
+
+    @property
+    def state(self) -> int:
+        """Numbers that one layer keeps for a completion."""
+        return self.matrix + (2 * self.key_width + self.value_width) * self.kernel
 
 
 @dataclass(frozen=True)
@@ -28,7 +53,14 @@ class TextSizes:
     """I."""
     vocabulary: int
     has_query_norm: bool
-    """Queries and keys are normalised per head (Qwen3-VL)."""
+    """Queries and keys are normalised per head (Qwen3-VL, Qwen3.5)."""
+    recurrent: RecurrentSizes | None = None
+    """Layers that keep a state instead of keys and values (Qwen3.5)."""
+
+    @property
+    def attending(self) -> int:
+        """Number of layers that attend."""
+        return self.layers - (self.recurrent.layers if self.recurrent else 0)
 
     @property
     def query_width(self) -> int:
@@ -76,14 +108,14 @@ class ModelSizes:
     num_head: int
     """0 where it is tied."""
     num_layer: int
-    """One layer of the language model."""
+    """One layer of the language model; where they differ, their mean."""
     num_linear: int
     """Weights and biases of linear layers of the language model, head included: what autocast
     converts."""
     lora_widths: int
     """Sum of (inputs + outputs) of the layers that get an adapter: its size per unit of rank."""
     lora_linears: int
-    """Layers of one layer of the language model that get an adapter."""
+    """Layers of one layer of the language model that get an adapter; the mean, rounded up."""
 
     @property
     def num_text(self) -> int:
@@ -108,10 +140,10 @@ def sizes_of(model: Any, *, name: str = "", lora_targets: Collection[str] = ()) 
     text, vision = config.get_text_config(), config.vision_config
     tower = family.vision_tower(model)
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    layer = _text_layers(model, tower)[0]
+    layers, attending = _text_layers(model, tower), attention_layers(config)
     linears = [m for _, m in _linears(model) if m not in set(tower.modules())]
     adapted = _adapted(model, family, lora_targets)
-    is_tied = head.weight is embedding.weight
+    is_tied, in_layers = head.weight is embedding.weight, set(layers.modules())
     return ModelSizes(
         name=name,
         family=family,
@@ -124,7 +156,8 @@ def sizes_of(model: Any, *, name: str = "", lora_targets: Collection[str] = ()) 
             or text.hidden_size // text.num_attention_heads,
             mlp_width=text.intermediate_size,
             vocabulary=text.vocab_size,
-            has_query_norm=any(name.endswith("q_norm") for name, _ in layer.named_modules()),
+            has_query_norm=any(name.endswith("q_norm") for name, _ in layers.named_modules()),
+            recurrent=_recurrent(text, len(layers) - len(attending)),
         ),
         tower=TowerSizes(
             layers=vision.depth,
@@ -141,10 +174,22 @@ def sizes_of(model: Any, *, name: str = "", lora_targets: Collection[str] = ()) 
         num_tower=_count(tower),
         num_embedding=embedding.weight.numel(),
         num_head=0 if is_tied else head.weight.numel(),
-        num_layer=_count(layer),
+        num_layer=_count(layers) // len(layers),
         num_linear=sum(_count(linear) for linear in linears),
         lora_widths=sum(linear.in_features + linear.out_features for _, linear in adapted),
-        lora_linears=sum(linear in set(layer.modules()) for _, linear in adapted),
+        lora_linears=-(-len(in_layers.intersection(m for _, m in adapted)) // len(layers)),
+    )
+
+
+def _recurrent(text: Any, layers: int) -> RecurrentSizes | None:
+    if not layers:
+        return None
+    return RecurrentSizes(
+        layers=layers,
+        key_width=text.linear_num_key_heads * text.linear_key_head_dim,
+        value_width=text.linear_num_value_heads * text.linear_value_head_dim,
+        heads=text.linear_num_value_heads,
+        kernel=text.linear_conv_kernel_dim,
     )
 
 

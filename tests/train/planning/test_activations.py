@@ -18,11 +18,12 @@ from helpers.measured_passes import (
 from train.modeling.logprobs import token_logprobs
 from train.planning.activations import Precision, RowShape, Training, learner_pass, tuning_pass
 
-QWEN2_5, QWEN3 = Setting("qwen2.5-vl"), Setting("qwen3-vl")
+QWEN2_5, QWEN3, QWEN3_5 = Setting("qwen2.5-vl"), Setting("qwen3-vl"), Setting("qwen3.5")
 QUICK_GROUPS = (
     QWEN2_5,
     replace(QWEN2_5, lora_rank=4, checkpoints=True, autocast=True, bfloat16=True),
     replace(QWEN3, trains_tower=True, autocast=True, checkpoints=True),
+    replace(QWEN3_5, checkpoints=True),
 )
 OTHER_GROUPS = (
     replace(QWEN2_5, checkpoints=True, tied=False),
@@ -33,12 +34,16 @@ OTHER_GROUPS = (
     replace(QWEN3, tied=False),
     replace(QWEN3, checkpoints=True, autocast=True, bfloat16=True),
     replace(QWEN3, lora_rank=4, checkpoints=True),
+    QWEN3_5,
+    replace(QWEN3_5, autocast=True),
+    replace(QWEN3_5, checkpoints=True, autocast=True),
 )
 QUICK_ROWS = (replace(QWEN3, lora_rank=4, autocast=True, bfloat16=True, checkpoints=True),)
 OTHER_ROWS = (
     QWEN2_5,
     replace(QWEN2_5, checkpoints=True, trains_tower=True),
     replace(QWEN3, autocast=True, checkpoints=True),
+    QWEN3_5,
 )
 
 
@@ -59,6 +64,18 @@ def test_a_group_holds_what_is_planned(setting: Setting) -> None:
     """Four completions of 65 tokens, three layers; the head's logits are as good as nothing."""
     measured = measured_group(setting, completions=4, tokens=65)
     row = RowShape(groups=1, prompt=measured.prompt, completions=4, tokens=65)
+    planned = learner_pass(
+        setting.sizes(), row, PATCHES, setting.precision, setting.training, logits_at_once=0
+    )
+    assert planned.activations + converted_bytes(setting) == pytest.approx(measured.peak, rel=0.1)
+
+
+@pytest.mark.parametrize("completions", [1, 2])
+@pytest.mark.parametrize("setting", cases(QUICK_GROUPS, ()))
+def test_a_part_of_a_group_holds_what_is_planned(setting: Setting, completions: int) -> None:
+    """What --completions-per-pass forwards at a time."""
+    measured = measured_group(setting, completions=completions, tokens=65)
+    row = RowShape(groups=1, prompt=measured.prompt, completions=completions, tokens=65)
     planned = learner_pass(
         setting.sizes(), row, PATCHES, setting.precision, setting.training, logits_at_once=0
     )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import transformers
 from helpers.measured_passes import Setting
 from peft import get_peft_model
 
@@ -43,7 +44,7 @@ def test_the_parts_of_a_released_size(repository: Path) -> None:
     assert (sizes.tower.patch_values, sizes.tower.num_mergers) == (3 * 2 * 14 * 14, 1)
 
 
-@pytest.mark.parametrize("family", ["qwen2.5-vl", "qwen3-vl"])
+@pytest.mark.parametrize("family", ["qwen2.5-vl", "qwen3-vl", "qwen3.5"])
 @pytest.mark.parametrize("targets", [(), ("q_proj", "v_proj"), ("qkv",)])
 def test_an_adapter_is_counted_as_peft_makes_it(family: str, targets: tuple[str, ...]) -> None:
     """Without targets: the language model's linear layers, none of the tower."""
@@ -52,6 +53,28 @@ def test_an_adapter_is_counted_as_peft_makes_it(family: str, targets: tuple[str,
     adapted = get_peft_model(model, lora_config(5, family_of(model.config), targets=targets))
     numbers = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert 5 * sizes.lora_widths == numbers > 0
+
+
+def test_the_parts_of_qwen3_5(tmp_path: Path) -> None:
+    """transformers' defaults, which are the text model of Qwen3.5-9B, by hand: of 32 layers of 4096
+    every fourth attends, with 16 heads of 256 and as wide a gate, on 4 of keys; the others are
+    delta nets of 16 heads of keys and 32 of values, 128 wide. 248320 words twice."""
+    config = transformers.Qwen3_5Config(vision_config={"out_hidden_size": 4096})
+    config.save_pretrained(tmp_path)
+    sizes = model_sizes(tmp_path)
+    width, keys, values = 4096, 16 * 128, 32 * 128
+    around = 3 * width * 12288 + 2 * width
+    attention = width * 256 * (2 * 16 + 2 * 4) + 16 * 256 * width + 2 * 256
+    delta = width * (2 * keys + 2 * values + 2 * 32) + values * width
+    delta += 4 * (2 * keys + values) + 2 * 32 + 128  # convolution, decay, norm
+    layers = 32 * around + 8 * attention + 24 * delta
+    assert sizes.num_text == layers + 2 * 248320 * width + width == 8_953_803_264
+    assert sizes.num_layer == layers // 32
+    recurrent = sizes.text.recurrent
+    assert recurrent is not None
+    assert (sizes.text.attending, recurrent.layers) == (8, 24)
+    # 32 matrices of 128 x 128, and four tokens of queries, keys and values
+    assert recurrent.state == 32 * 128 * 128 + 4 * (2 * keys + values)
 
 
 def test_tied_heads_are_counted_once() -> None:
