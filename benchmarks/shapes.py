@@ -1,7 +1,8 @@
 """What the benchmarks compute on: models with random weights, a video prompt, and its completions.
 
 `small` is the size of the CPU figures, `3b` and `7b` are Qwen2.5-VL's for a GPU (nothing is
-downloaded), `tiny` is for a look whether all runs.
+downloaded), `3b-scaled` is 3b's heads, group and proportions in four layers of a quarter of its
+width, for a CPU, `tiny` is for a look whether all runs.
 """
 
 import argparse
@@ -40,6 +41,7 @@ _GROUP = {"vision_tokens": 2048, "text_tokens": 100, "completions": 8, "tokens":
 SHAPES = {
     "tiny": Shape(3, 64, 128, 4, 2, 256, 2, 32, 64, 2, False, 64, 16, 4, 8),
     "small": Shape(4, 512, 2048, 8, 2, 2048, 2, 128, 256, 2, False, 512, 64, 8, 96),
+    "3b-scaled": Shape(4, 512, 2752, 16, 2, 8192, 2, 128, 256, 2, True, **_GROUP),
     "3b": Shape(36, 2048, 11008, 16, 2, 151936, **_QWEN_TOWER, tied=True, **_GROUP),
     "7b": Shape(28, 3584, 18944, 28, 4, 152064, **_QWEN_TOWER, tied=False, **_GROUP),
 }

@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 
 from train.modeling.attention import PackedGroup, PackedLayout, use_our_attention
+from train.modeling.families import attention_layers
 from train.modeling.packed_forward import why_not_shared
+from train.modeling.partial_attention import why_no_kernel
 from train.modeling.prompt_tensors import joined_media, prompt_positions, repeated_media
 from train.modeling.sharding import unwrapped, whole_weights
 from train.modeling.vision_cache import MediaFeatures, with_cached_vision_features
@@ -85,7 +87,8 @@ def sample_rollouts(
     device = bare.get_input_embeddings().weight.device
     prompts = [{name: value.to(device) for name, value in one.items()} for one in prompts]
     with _in_evaluation(model, bare), whole_weights(model):
-        if share_prompts and (reason := why_not_shared(model)):
+        reason = why_not_shared(model) or why_no_kernel(device)
+        if share_prompts and reason:
             _say_once(f"completions are sampled from copies of their prompt: {reason}")
             share_prompts = False
         draw = _draw_shared if share_prompts else _draw_plainly
@@ -116,8 +119,7 @@ def _draw_shared(
     use_our_attention(model)
     positions = [prompt_positions(model, inputs) for inputs in prompts]
     logits, prompt_cache = _prefill(model, prompts, positions, features)
-    num_layers = model.config.get_text_config().num_hidden_layers
-    rows = SharedCache(prompt_cache, num_layers, group_size)
+    rows = SharedCache(prompt_cache, attention_layers(model.config), group_size)
     device = logits.device
     logits = logits.repeat_interleave(group_size, dim=0)
     last = torch.stack([own[:, -1] for own in positions], dim=1)

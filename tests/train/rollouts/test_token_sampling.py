@@ -97,7 +97,7 @@ def test_attention_of_ragged_rows_equals_softmax_over_all_keys() -> None:
         prompts = PromptCache()
         prompts.begin_row(lengths)
         prompts.update(prompt_keys, prompt_values, 0)
-        cache = SharedCache(prompts, num_layers=1, group_size=3)
+        cache = SharedCache(prompts, [0], group_size=3)
         rows = list(range(9))
         own: dict[int, list[tuple[Tensor, Tensor]]] = {row: [] for row in rows}
         for step, leaving in enumerate(([], [1], [3, 4, 5], [0, 6], [7])):
