@@ -230,12 +230,12 @@ def _learning(job: Job, state: "_State", passed: PassBytes, copies: float) -> fl
 
 
 def kv_cache(text: TextSizes, job: Job, number: Precision) -> int:
-    """Keys in float32, values as they are computed: each prompt once, and room for completions."""
+    """Keys and values as they are computed: each prompt once, and room for completions."""
     capacity = _FIRST_CAPACITY
     while capacity < job.tokens - 1:
         capacity *= 2
     tokens = job.groups_drawn * (job.prompt.tokens + job.group_size * capacity)
-    return text.layers * text.key_width * (4 + number.compute) * tokens
+    return text.layers * text.key_width * 2 * number.compute * tokens
 
 
 def _drawing(job: Job, number: Precision) -> float:
