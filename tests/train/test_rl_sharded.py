@@ -1,15 +1,18 @@
 """`accelerate launch --use_fsdp` of `train.rl`: killed and resumed, saved whole and merged."""
 
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.sharded import free_port
+from helpers.launched_runs import (
+    accelerate,
+    finish,
+    kill_after,
+    launched,
+    same_weights,
+    start,
+)
 from helpers.tiny_rl import read_metrics, render_questions, rl_command, run_rl
 from helpers.training_world import tiny_model_folder
 from safetensors.torch import load_file
@@ -46,54 +49,6 @@ def options(world: Path, out: Path, *more: str, model: Path) -> list[str]:
     return [*words[3:], *more]
 
 
-def accelerate(*launch: str) -> list[str]:
-    command = Path(sys.executable).parent / "accelerate"
-    return [str(command), "launch", *launch, "--main_process_port", str(free_port())]
-
-
-def launched(*launch: str) -> list[str]:
-    program = Path(__file__).parents[1] / "helpers" / "sharded_command.py"
-    return [*accelerate(*launch), str(program), "rl"]
-
-
-def start(words: list[str], repository: Path, log: Path) -> "subprocess.Popen[bytes]":
-    paths = f"{repository}{os.pathsep}{repository / 'tests'}"
-    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "ACCELERATE_USE_CPU": "true"}
-    with log.open("wb") as file:
-        return subprocess.Popen(
-            words,
-            env={**os.environ, **environment},
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
-
-
-def finish(words: list[str], repository: Path, log: Path) -> str:
-    process = start(words, repository, log)
-    assert process.wait(timeout=400) == 0, log.read_text("utf-8")[-4000:]
-    return log.read_text("utf-8")
-
-
-def kill_after(checkpoint: Path, words: list[str], repository: Path, log: Path) -> None:
-    """SIGKILL to the launcher and its processes once a checkpoint is whole."""
-    process = start(words, repository, log)
-    deadline = time.monotonic() + 400
-    while not (checkpoint / "trainer_state.json").is_file():
-        assert process.poll() is None, log.read_text("utf-8")[-4000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    first, second = load_file(one), load_file(other)
-    return first.keys() == second.keys() and all(
-        torch.equal(value, second[name]) for name, value in first.items()
-    )
-
-
 @pytest.mark.parametrize("kind", ["whole model in parts", "adapter in one file"])
 def test_a_killed_run_goes_on_to_the_bit_and_leaves_an_ordinary_model(
     world: Path, tmp_path: Path, repository: Path, kind: str
@@ -113,19 +68,21 @@ def test_a_killed_run_goes_on_to_the_bit_and_leaves_an_ordinary_model(
     per_process = ("--ddp-backend", "gloo", "--per-device-train-batch-size", "3")
     whole, cut, alone = tmp_path / "whole", tmp_path / "cut", tmp_path / "alone"
     finish(
-        [*launched(*launch), *options(world, whole, *per_process, *more, model=base)],
+        [*launched("rl", *launch), *options(world, whole, *per_process, *more, model=base)],
         repository,
         log,
     )
     words = options(world, cut, *per_process, *more, model=base)
-    kill_after(cut / "checkpoint-1", [*launched(*launch), *words], repository, log)
-    finish([*launched(*launch), *words], repository, log)
+    kill_after(cut / "checkpoint-1", [*launched("rl", *launch), *words], repository, log)
+    finish([*launched("rl", *launch), *words], repository, log)
     saved = whole / "model" / "model.safetensors"
     assert same_weights(saved, cut / "model" / "model.safetensors")
     for folder in (cut / "model", cut / "adapter"):
         for path in folder.glob("*.safetensors"):
             path.unlink()
-    assert "training has ended already" in finish([*launched(*launch), *words], repository, log)
+    assert "training has ended already" in finish(
+        [*launched("rl", *launch), *words], repository, log
+    )
     assert same_weights(saved, cut / "model" / "model.safetensors")
     done = run_rl(
         [sys.executable, "-m", "train.rl", *options(world, alone, *more, model=base)],
@@ -150,7 +107,7 @@ def test_a_killed_run_goes_on_to_the_bit_and_leaves_an_ordinary_model(
 def test_every_process_has_the_reference(world: Path, tmp_path: Path, repository: Path) -> None:
     """accelerate launch lets the first process alone read weights, and copies the policy's only."""
     out, log = tmp_path / "out", tmp_path / "log.txt"
-    launch = launched("--use_fsdp", "--fsdp_version", "2", "--num_processes", "2")
+    launch = launched("rl", "--use_fsdp", "--fsdp_version", "2", "--num_processes", "2")
     more = ("--ddp-backend", "gloo", "--per-device-train-batch-size", "3", "--max-steps", "2")
     words = options(world, out, *more, "--beta", "0.1", model=tiny_model_folder("qwen2.5-vl"))
     finish([*launch, *words], repository, log)
