@@ -13,12 +13,15 @@ it says as a class keyword (see `cli.config_class`). Functions that need options
 Options of one command stay in that command's class, options of one room in a group of that room.
 """
 
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
 from cli.config_class import Config
+from schemas.annotations.columns import parse_columns
 from schemas.annotations.formats import format_choices
 from schemas.serialization import is_variable_name
 from schemas.traces import TEMPLATES
@@ -59,6 +62,17 @@ class DryRunOptions(Config):
     """Only estimate what the run would take."""
 
 
+with warnings.catch_warnings():
+    # pydantic's own `json` method, long deprecated
+    warnings.filterwarnings("ignore", message='Field name "json"')
+
+    class JsonOptions(Config):
+        """For programs that read what a command prints."""
+
+        json: bool = False  # type: ignore[assignment]
+        """Print JSON."""
+
+
 class SeedOptions(Config):
     """What everything random follows from."""
 
@@ -93,12 +107,30 @@ class QuestionFileOptions(
     """A file of questions in one of the published layouts, and its media."""
 
     questions: P
-    """Question file: JSON, JSONL or CSV, gzipped or not, in one of the formats of --format."""
+    """Question file in one of the formats of --format: JSON, JSONL or CSV, gzipped or not, Parquet,
+    or a folder of Parquet files."""
     format: str = "auto"
     """Layout of the question file."""
+    columns: tuple[str, ...] = ()
+    """Which columns of a file of any other layout hold what, for example
+    problem=question,options=choices,solution=answer,path=video_file."""
     strip_prefix: tuple[str, ...] = ()
     """Leading parts to cut off the file's paths, for files that hold somebody else's absolute
     paths."""
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _may_be_a_mapping(cls, columns: object) -> object:
+        """`columns: {problem: question}` in a config file."""
+        if isinstance(columns, Mapping):
+            return tuple(f"{key}={column}" for key, column in columns.items())
+        return (columns,) if isinstance(columns, str) else columns
+
+    @field_validator("columns")
+    @classmethod
+    def _are_columns(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+        parse_columns(columns)
+        return columns
 
 
 class PredictionsOptions(Config, Generic[P]):
@@ -170,7 +202,7 @@ class BackendOptions(Config):
     """Requests per forward pass of a local: model."""
     device: str | None = None
     """Device of local models, as torch names it, for example cuda:1; default: a GPU if there is
-    one."""
+    one, of several processes each its own."""
 
     @field_validator("api_key_env")
     @classmethod
@@ -215,6 +247,38 @@ class AnswerLeakOptions(Config):
     allow_leaks: bool = False
     """Ask the judge also about observations that claim the answer; by default they fail without
     being judged."""
+
+
+class ReaderSamplesOptions(Config):
+    """How often a text-only reader answers."""
+
+    blind_samples: int = Field(default=4, ge=4)
+    """How often a text-only reader answers each question, with its options in other orders."""
+
+
+class BlindMarkOptions(Config):
+    """When a question counts as answered without its video."""
+
+    blind_correct: int | None = Field(default=None, ge=1)
+    """How many of the --blind-samples answers without the video must be correct for a question to
+    count as answerable blind; default: all of them."""
+
+
+def refuse_unreachable(correct: int | None, samples: int) -> None:
+    """Raise ValueError where more answers would have to be correct than are given."""
+    if correct is not None and correct > samples:
+        raise ValueError(
+            f"--blind-correct {correct} can never be reached with --blind-samples {samples}; "
+            "give a number up to that"
+        )
+
+
+class SufficiencyMarginOptions(Config):
+    """When answers from an observation show that it suffices."""
+
+    sufficiency_margin: float = Field(default=0.5, gt=0, le=1)
+    """By how much the share of correct answers from the observation must exceed the share without
+    it."""
 
 
 class GeneratorOptions(Config, Generic[T]):
@@ -289,6 +353,14 @@ class RolloutServerOptions(Config):
     trainer_host: str | None = None
     """Name or address under which the vLLM server reaches this machine to receive weights; by
     default the address of the network that the server is in."""
+
+
+class NeedsVideoOptions(Config):
+    """Questions that need their video."""
+
+    needs_video: Literal["all", "only"] = "all"
+    """only: leave out the rows that are marked `answerable_blind`, because a text reader answered
+    them without the video (pipeline.build_cot --blind-filter)."""
 
 
 class TrainedWeightsOptions(Config, choices={"save_dtype": lambda: DTYPES}):

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Literal
 
 from media.frames import EncodedFrames, Kind, MediaError
 from media.paths import FileState, opened
-from media.sampling import FrameSpec, choose_frames
+from media.sampling import FrameSpec, choose_frames, frames_inside, mean_distance
 from schemas.samples import Reason
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from PIL.Image import Image
+
+    from media.video import VideoIndex
 
 ReaderName = Literal["decord", "pyav", "pillow"]
 
@@ -90,6 +92,8 @@ def _decode_video(job: DecodeJob, descriptor: int) -> EncodedFrames:
     path = own_path if os.path.exists(own_path) else job.real_path
     index = list_frames(path)
     chosen = choose_frames(job.spec, index.times)
+    if not chosen:
+        raise _nothing_inside(job.spec, index)
     pictures: Iterator[Image]
     if job.reader == "decord":
         from media import decord_reader
@@ -114,7 +118,27 @@ def _decode_video(job: DecodeJob, descriptor: int) -> EncodedFrames:
         source_width=source_width,
         source_height=source_height,
         num_source_frames=len(index.times),
-        duration_seconds=index.duration_seconds,
+        duration_seconds=_duration(job.spec, index),
         reader=job.reader,
         start_seconds=index.times[0],
+    )
+
+
+def _duration(spec: FrameSpec, index: "VideoIndex") -> float:
+    """Seconds that the clip lasts; a part of a file ends where its last frame does."""
+    if spec.span is None:
+        return index.duration_seconds
+    inside = frames_inside(spec.span, index.times)
+    lasts = mean_distance(index.times) or index.duration_seconds
+    return index.times[inside[-1]] - index.times[inside[0]] + lasts
+
+
+def _nothing_inside(spec: FrameSpec, index: "VideoIndex") -> MediaError:
+    assert spec.span is not None, "a whole file has a frame, or list_frames refuses it"
+    start, end = spec.span
+    return MediaError(
+        Reason.NO_FRAMES,
+        f"no frame begins between its start {start:g} and its end {end:g} s: the file's"
+        f" {len(index.times)} frames begin between {index.times[0]:.3f} and"
+        f" {index.times[-1]:.3f} s",
     )

@@ -31,9 +31,10 @@ class EncodedFrames:
     `indices` count the frames of the file in the order of display; `times` are seconds on the
     file's own clock (see `media.video.display_times`), strictly increasing and never negative: a
     clip that starts at 8.3 s has its first frame at 8.3, which is also its `start_seconds`.
-    `duration_seconds` runs from there to the end of its last frame. `source_width` and
-    `source_height` are the upright picture's, its pixels square, before it is scaled down. A still
-    image is one frame at time 0 with duration 0.
+    `duration_seconds` runs from there to the end of its last frame. Where `spec` has a span, it
+    runs from the first to the end of the last frame inside of that; all else is said of the file.
+    `source_width` and `source_height` are the upright picture's, its pixels square, before it is
+    scaled down. A still image is one frame at time 0 with duration 0.
     """
 
     media_id: str

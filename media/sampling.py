@@ -1,9 +1,9 @@
 """Which frames of a clip are taken, and how they are stored."""
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 
@@ -34,12 +34,16 @@ class FrameSpec:
     frames on screen at 0, 1/R, 2/R ... seconds after the first one; where these would be more than
     N, `uniform:N` decides.
 
+    With a `span` (start and end in seconds on the file's own clock) the clip is what begins inside
+    of it: frames at `start <= time < end`, and no others.
+
     A frame larger than `max_pixels` is scaled down (bicubic, antialiased), its aspect kept; no
     frame is ever scaled up.
     """
 
     policy: str = "uniform:16"
     max_pixels: int = MAX_PIXELS
+    span: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "policy", _canonical_policy(self.policy))
@@ -51,13 +55,15 @@ class FrameSpec:
         """The spec that a command's options name; raises ValueError, which names the fault."""
         return cls(policy, max_pixels)
 
+    def within(self, span: tuple[float, float] | None) -> "FrameSpec":
+        """The same settings for a part of the file; None is the whole file."""
+        return self if span == self.span else replace(self, span=span)
+
     @cached_property
     def frame_spec_id(self) -> str:
         """Content id of all that decides which bytes a file's frames become."""
-        return content_id(
-            "frames",
-            {"policy": self.policy, "max_pixels": self.max_pixels, "encoding": _ENCODING},
-        )
+        settings = {"policy": self.policy, "max_pixels": self.max_pixels, "encoding": _ENCODING}
+        return content_id("frames", settings | ({"span": self.span} if self.span else {}))
 
     @property
     def max_frames(self) -> int:
@@ -65,12 +71,29 @@ class FrameSpec:
         return int(re.split("[:=]", self.policy)[-1])
 
 
+def frames_inside(span: tuple[float, float] | None, times_seconds: Sequence[float]) -> range:
+    """Places of the frames that begin inside of `span`, start included and end excluded.
+
+    `times_seconds` is strictly increasing. Without a span these are all frames.
+    """
+    if span is None:
+        return range(len(times_seconds))
+    return range(*(bisect_left(times_seconds, end) for end in span))
+
+
 def choose_frames(spec: FrameSpec, times_seconds: Sequence[float]) -> list[int]:
-    """Indices of the frames that `spec` takes of a clip whose frames start at `times_seconds`.
+    """Indices of the frames that `spec` takes of a file whose frames start at `times_seconds`.
 
     `times_seconds` is strictly increasing and not empty. The indices are strictly increasing: no
-    frame is ever taken twice.
+    frame is ever taken twice. They are empty only where no frame begins inside of the spec's span.
     """
+    inside = frames_inside(spec.span, times_seconds)
+    times_seconds = times_seconds[inside.start : inside.stop]
+    return [inside.start + place for place in _choose(spec, times_seconds)] if inside else []
+
+
+def _choose(spec: FrameSpec, times_seconds: Sequence[float]) -> list[int]:
+    """Places in `times_seconds`, which are the frames of one clip."""
     match = _FPS.fullmatch(spec.policy)
     if match is None:
         return _uniform(spec.max_frames, times_seconds)

@@ -41,9 +41,6 @@ _MEMORY_BYTES = 256 * 1024 * 1024
 _DISK_THREADS = 4
 
 
-_Key = tuple[Kind, str]
-
-
 @dataclass
 class _Known:
     """What is known of a reference while its file stays as it is."""
@@ -96,9 +93,9 @@ class FrameStore:
         self._hashes = FileHashes(cache_dir, timeout_seconds)
         self._decoders = DecoderPool(workers, timeout_seconds, self._readers)
         self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="frames")
-        self._known: dict[_Key, _Known] = {}
-        self._failures: dict[_Key, MediaError] = {}
-        self._loading: dict[_Key, asyncio.Task[EncodedFrames | MediaError]] = {}
+        self._known: dict[MediaRef, _Known] = {}
+        self._failures: dict[MediaRef, MediaError] = {}
+        self._loading: dict[MediaRef, asyncio.Task[EncodedFrames | MediaError]] = {}
         self._memory = _Memory(memory_max_bytes)
 
     @property
@@ -111,20 +108,19 @@ class FrameStore:
 
         Raises MediaError. A path that was checked before costs one `stat`.
         """
-        self._check((ref.kind, ref.path))
+        self._check(ref)
 
     async def load(self, ref: MediaRef) -> EncodedFrames:
         """The frames of a file. Raises MediaError, the same one for each load of this path."""
-        key = (ref.kind, ref.path)
-        known = self._check(key)
-        frames = self._memory.get(known.media_id)
+        known = self._check(ref)
+        frames = self._memory.get(known.media_id, self._spec.within(ref.span))
         if frames is not None:
             return frames
-        task = self._loading.get(key)
+        task = self._loading.get(ref)
         if task is None or task.get_loop() is not asyncio.get_running_loop():
-            task = asyncio.create_task(self._load(key, known))
-            self._loading[key] = task
-            task.add_done_callback(lambda done: self._forget_task(key, done))
+            task = asyncio.create_task(self._load(ref, known))
+            self._loading[ref] = task
+            task.add_done_callback(lambda done: self._forget_task(ref, done))
         outcome = await asyncio.shield(task)  # a caller that gives up leaves it to the others
         if isinstance(outcome, MediaError):
             raise MediaError(outcome.reason, outcome.detail)
@@ -142,62 +138,65 @@ class FrameStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check(self, key: _Key) -> _Known:
-        failure = self._failures.get(key)
+    def _check(self, ref: MediaRef) -> _Known:
+        failure = self._failures.get(ref)
         if failure is not None:
             raise MediaError(failure.reason, failure.detail)
-        known = self._known.get(key)
+        known = self._known.get(ref)
         if known is not None and _state(known.path) == known.file.state:
             return known
-        path = key[1]
         try:
-            file = find_file(self._root, path, follow_symlinks=self._follow_symlinks)
+            file = find_file(self._root, ref.path, follow_symlinks=self._follow_symlinks)
         except MediaError as error:
-            self._failures[key] = error.with_traceback(None)
+            self._failures[ref] = error.with_traceback(None)
             raise
-        known = _Known(os.path.join(self._root, path), file)
-        self._known[key] = known
+        known = _Known(os.path.join(self._root, ref.path), file)
+        self._known[ref] = known
         return known
 
-    async def _load(self, key: _Key, known: _Known) -> EncodedFrames | MediaError:
-        kind, path = key
+    async def _load(self, ref: MediaRef, known: _Known) -> EncodedFrames | MediaError:
+        spec = self._spec.within(ref.span)
         loop = asyncio.get_running_loop()
         try:
             media_id, frames = await loop.run_in_executor(
-                self._disk, self._from_disk, kind, known.file
+                self._disk, self._from_disk, ref.kind, known.file, spec
             )
             if frames is None:
-                frames = await self._decode(kind, known.file, media_id)
+                frames = await self._decode(ref.kind, known.file, media_id, spec)
                 if self._cache is not None:
                     await loop.run_in_executor(self._disk, self._cache.write, frames)
         except MediaError as error:
-            failure = MediaError(error.reason, f"{path!r}: {error.detail}")
-            self._failures[key] = failure
+            failure = MediaError(error.reason, f"{ref.path!r}: {error.detail}")
+            self._failures[ref] = failure
             return failure
         self._memory.put(frames)
         known.media_id = media_id
         return frames
 
-    def _from_disk(self, kind: Kind, file: SafeFile) -> tuple[str, EncodedFrames | None]:
+    def _from_disk(
+        self, kind: Kind, file: SafeFile, spec: FrameSpec
+    ) -> tuple[str, EncodedFrames | None]:
         media_id = f"{kind}-{self._hashes.hash(file, self._confined_to)}"
-        frames = self._memory.get(media_id)
+        frames = self._memory.get(media_id, spec)
         if frames is None and self._cache is not None:
             for reader in self._readers_of(kind):
-                frames = frames or self._cache.read(media_id, self._spec, reader)
+                frames = frames or self._cache.read(media_id, spec, reader)
         return media_id, frames
 
-    async def _decode(self, kind: Kind, file: SafeFile, media_id: str) -> EncodedFrames:
+    async def _decode(
+        self, kind: Kind, file: SafeFile, media_id: str, spec: FrameSpec
+    ) -> EncodedFrames:
         *others, last = self._readers_of(kind)
         for reader in others:
             try:
-                return await self._decode_with(reader, kind, file, media_id)
+                return await self._decode_with(reader, kind, file, media_id, spec)
             except MediaError as error:
                 if error.reason not in _WORTH_ANOTHER_READER:
                     raise
-        return await self._decode_with(last, kind, file, media_id)
+        return await self._decode_with(last, kind, file, media_id, spec)
 
     async def _decode_with(
-        self, reader: ReaderName, kind: Kind, file: SafeFile, media_id: str
+        self, reader: ReaderName, kind: Kind, file: SafeFile, media_id: str, spec: FrameSpec
     ) -> EncodedFrames:
         job = DecodeJob(
             real_path=file.real_path,
@@ -205,7 +204,7 @@ class FrameStore:
             state=file.state,
             media_id=media_id,
             kind=kind,
-            spec=self._spec,
+            spec=spec,
             reader=reader,
         )
         return await asyncio.wrap_future(self._decoders.submit(job))
@@ -213,9 +212,9 @@ class FrameStore:
     def _readers_of(self, kind: Kind) -> tuple[ReaderName, ...]:
         return self._readers if kind == "video" else ("pillow",)
 
-    def _forget_task(self, key: _Key, task: "asyncio.Task[EncodedFrames | MediaError]") -> None:
-        if self._loading.get(key) is task:
-            del self._loading[key]
+    def _forget_task(self, ref: MediaRef, task: "asyncio.Task[EncodedFrames | MediaError]") -> None:
+        if self._loading.get(ref) is task:
+            del self._loading[ref]
 
 
 class _Memory:
@@ -224,23 +223,24 @@ class _Memory:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._frames: OrderedDict[str, EncodedFrames] = OrderedDict()
+        self._frames: OrderedDict[tuple[str, FrameSpec], EncodedFrames] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, media_id: str | None) -> EncodedFrames | None:
+    def get(self, media_id: str | None, spec: FrameSpec) -> EncodedFrames | None:
         if media_id is None:
             return None
         with self._lock:
-            frames = self._frames.get(media_id)
+            frames = self._frames.get((media_id, spec))
             if frames is not None:
-                self._frames.move_to_end(media_id)
+                self._frames.move_to_end((media_id, spec))
             return frames
 
     def put(self, frames: EncodedFrames) -> None:
         with self._lock:
-            replaced = self._frames.pop(frames.media_id, None)
+            key = (frames.media_id, frames.spec)
+            replaced = self._frames.pop(key, None)
             self._bytes += frames.num_bytes - (replaced.num_bytes if replaced else 0)
-            self._frames[frames.media_id] = frames
+            self._frames[key] = frames
             while self._bytes > self._max_bytes:
                 self._bytes -= self._frames.popitem(last=False)[1].num_bytes
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 from schemas.serialization import content_id
 
@@ -25,12 +25,41 @@ class ProblemType(StrEnum):
 
 
 class MediaRef(BaseModel):
-    """One video or image file, by its POSIX path relative to the media root."""
+    """One video or image file, by its POSIX path relative to the media root.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    `start` and `end`, in seconds on the file's own clock, cut a clip out of a video: both or none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["video", "image"]
     path: str = Field(min_length=1)
+    start: float | None = None
+    end: float | None = None
+
+    @model_validator(mode="after")
+    def _is_a_span_of_a_video(self) -> Self:
+        if self.start is None and self.end is None:
+            return self
+        if self.kind == "image":
+            raise ValueError("an image has no start and end; only a video has")
+        if self.start is None or self.end is None or not 0 <= self.start < self.end:
+            raise ValueError(
+                "a clip needs both ends, with 0 <= start < end in seconds, got start "
+                f"{self.start} and end {self.end}"
+            )
+        return self
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """Start and end of the clip in seconds; None for the whole file."""
+        return None if self.start is None or self.end is None else (self.start, self.end)
+
+    @model_serializer
+    def as_fields(self) -> dict[str, Any]:
+        """Kind and path; start and end where there are such."""
+        fields: dict[str, Any] = {"kind": self.kind, "path": self.path}
+        return fields if self.span is None else fields | {"start": self.start, "end": self.end}
 
 
 class VideoQuestion(BaseModel):
@@ -38,7 +67,8 @@ class VideoQuestion(BaseModel):
 
     `solution` is the gold answer without tags: an option letter, a number, a text, or for temporal
     grounding `"a to b"` intervals in seconds joined by `", "`. Options carry their letters, as in
-    `"A. text"`.
+    `"A. text"`. `answerable_blind` is the mark of a text reader that answered it without the video
+    (True) or did not (False); None where none was asked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +82,7 @@ class VideoQuestion(BaseModel):
     problem_id: str = ""
     time_clues: tuple[tuple[float, float], ...] = ()
     level: str = ""
+    answerable_blind: bool | None = None
     row: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -70,14 +101,14 @@ class VideoQuestion(BaseModel):
 
     @cached_property
     def question_id(self) -> str:
-        """Content id of what makes the question what it is; its row and its id are left out."""
+        """Content id of what makes the question what it is: not its row, its id or its mark."""
         return content_id(
             "question",
             {
                 "problem": self.problem,
                 "options": self.options,
                 "solution": self.solution,
-                "media": [[ref.kind, ref.path] for ref in self.media],
+                "media": [[ref.kind, ref.path, *(ref.span or ())] for ref in self.media],
                 "problem_type": self.problem_type.value,
             },
         )

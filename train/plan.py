@@ -14,7 +14,6 @@ same plan for their own run.
 
 import json
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import new_class
@@ -23,6 +22,7 @@ from typing import Any
 from pydantic import Field
 
 from cli.config import EXIT_OK, Config, UsageError, exit_with_usage_error, run_command
+from cli.option_groups import JsonOptions
 from cli.plugins import load_plugins_of
 from train.early_checks import refuse_missing_model
 from train.rl_checks import algorithm_of
@@ -40,29 +40,28 @@ DEFAULT_GPU_MEMORY_GB = 80.0
 _WRAPPINGS = ("ddp", "zero2", "zero3", "fsdp2")
 _NOWHERE = Path(".")
 
-with warnings.catch_warnings():
-    # pydantic's own `json` method, long deprecated
-    warnings.filterwarnings("ignore", message='Field name "json"')
 
-    class PlanOptions(Config, choices={"wrapping": lambda: _WRAPPINGS}):
-        """Options of `python -m train.plan`, besides those of the run that is planned."""
+class PlanOptions(
+    JsonOptions,
+    choices={"wrapping": lambda: _WRAPPINGS},
+    notes={"json": "Sizes are in bytes."},
+):
+    """Options of `python -m train.plan`, besides those of the run that is planned."""
 
-        sft: bool = False
-        """Plan fine-tuning (train.sft, its options) instead of RL (train.rl, its options)."""
-        gpus: int = Field(8, ge=1)
-        """GPUs of a node."""
-        nodes: int = Field(1, ge=1)
-        """Nodes with that number of GPUs each."""
-        gpu_memory_gb: float = Field(DEFAULT_GPU_MEMORY_GB, gt=0)
-        """Memory of a GPU, in GB of 10^9 bytes."""
-        rollout_gpus: int = Field(0, ge=0)
-        """Of all GPUs, those that draw completions with vLLM and do not learn."""
-        wrapping: tuple[str, ...] = _WRAPPINGS
-        """Ways of spreading weights to show."""
-        prompt_text_tokens: int = Field(PROMPT_TEXT_TOKENS, ge=0)
-        """Tokens of the longest prompt besides its video's."""
-        json: bool = False  # type: ignore[assignment]
-        """Print JSON, in bytes, instead of a table."""
+    sft: bool = False
+    """Plan fine-tuning (train.sft, its options) instead of RL (train.rl, its options)."""
+    gpus: int = Field(8, ge=1)
+    """GPUs of a node."""
+    nodes: int = Field(1, ge=1)
+    """Nodes with that number of GPUs each."""
+    gpu_memory_gb: float = Field(DEFAULT_GPU_MEMORY_GB, gt=0)
+    """Memory of a GPU, in GB of 10^9 bytes."""
+    rollout_gpus: int = Field(0, ge=0)
+    """Of all GPUs, those that draw completions with vLLM and do not learn."""
+    wrapping: tuple[str, ...] = _WRAPPINGS
+    """Ways of spreading weights to show."""
+    prompt_text_tokens: int = Field(PROMPT_TEXT_TOKENS, ge=0)
+    """Tokens of the longest prompt besides its video's."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from schemas.annotations.grounding import is_charades_line
 from schemas.annotations.records import (
     BadRecord,
     Layout,
@@ -13,15 +14,24 @@ from schemas.annotations.records import (
     open_bytes,
     read_records,
 )
+from schemas.annotations.tempcompass import is_tempcompass
+from schemas.parquet_rows import ARROW_SUFFIX, table_rows
 
 _SNIFFED_BYTES = 1 << 16
 _MEMBERS_LOOKED_AT = 8
+_PARQUET_MAGIC = b"PAR1"
+_ARROW_MAGIC = b"\xff\xff\xff\xff"
+_TABLE_NAMES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+_PART = re.compile(r"-\d{5}-of-\d{5}\Z")
 
 
 def find_files(path: Path) -> list[Path]:
-    """The file at `path`, or the files its name matches as a pattern, part 2 before part 10."""
+    """The file at `path`, or the files its name matches as a pattern, part 2 before part 10.
+
+    A folder is a dataset of the Hub: the Parquet or Arrow files in it, where they are of one split.
+    """
     if path.is_dir():
-        raise ValueError(f"{path} is a directory: expected a question file")
+        return _dataset_files(path)
     if path.exists():
         if not path.is_file():
             raise ValueError(f"{path} is not a regular file: expected a question file")
@@ -33,6 +43,27 @@ def find_files(path: Path) -> list[Path]:
     raise ValueError(f"no question file at {path}")
 
 
+def _dataset_files(folder: Path) -> list[Path]:
+    """The tables in a folder, `data/train-00000-of-00002.parquet` and so on, of one split."""
+    found = {
+        suffix: [path for path in folder.rglob(f"*{suffix}") if path.is_file()]
+        for suffix in (".parquet", ARROW_SUFFIX)
+    }
+    files = found[".parquet"] or found[ARROW_SUFFIX]
+    if not files:
+        raise ValueError(
+            f"{folder} is a directory: expected a question file, a pattern such as "
+            f"{folder}/*.json, or a dataset folder with Parquet or Arrow files"
+        )
+    splits = {(path.parent, _PART.sub("", path.stem)) for path in files}
+    if len(splits) > 1:
+        names = sorted(f"{parent / name}*{files[0].suffix}" for parent, name in splits)
+        raise ValueError(
+            f"{folder} holds several tables; give one of them: {', '.join(names[:12])}"
+        )
+    return sorted(files, key=_natural_order)
+
+
 def _natural_order(path: Path) -> list[tuple[int, str]]:
     return [
         (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)
@@ -42,17 +73,26 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
 def guess_layout(path: Path, csv_columns: Collection[str] = ("video_id",)) -> Layout:
     """How the content is laid out, by its first characters, whatever the file is called.
 
-    A table is CSV when its header has one of `csv_columns`.
+    A text is CSV when its header has one of `csv_columns`, or when the file's name says so.
     """
     start = _first_bytes(path)
+    if start.startswith(_PARQUET_MAGIC) or (
+        path.suffix == ARROW_SUFFIX and start.startswith(_ARROW_MAGIC)
+    ):
+        next(table_rows(path, 1), None)  # raises where it is none
+        return "table"
     if not start:
         raise ValueError(f"{path} is empty: expected questions")
     if start.startswith(b"["):
         return "array"
     if not start.startswith(b"{"):
-        header = csv_header(start.split(b"\n", 1)[0].decode("utf-8", "replace"))
-        if len(header) > 1 and not set(csv_columns).isdisjoint(header):
+        line = start.split(b"\n", 1)[0].decode("utf-8", "replace")
+        header = csv_header(line)
+        is_named_so = path.name.lower().endswith(_TABLE_NAMES)
+        if len(header) > 1 and (is_named_so or not set(csv_columns).isdisjoint(header)):
             return "csv"
+        if is_charades_line(line):
+            return "charades"
         if b"\0" in start[:1024]:
             raise ValueError(
                 f"{path} is neither JSON nor CSV: it begins with the bytes {start[:8]!r}"
@@ -62,11 +102,21 @@ def guess_layout(path: Path, csv_columns: Collection[str] = ("video_id",)) -> La
     for number, member in enumerate(read_records(path, "object")):
         if isinstance(member, BadRecord) or number >= _MEMBERS_LOOKED_AT:
             break
-        if member.key in ("mc_question", "metadata"):
+        is_object = isinstance(member.value, dict)
+        if member.key == "mc_question" or (
+            member.key == "metadata" and is_object and "video_id" in member.value
+        ):
             return "value"
-        if isinstance(member.value, dict) and "metadata" in member.value:
+        if is_object and _is_a_video(member.value):
             return "object"
     return "lines"
+
+
+def _is_a_video(value: dict[str, Any]) -> bool:
+    """What files of videos by their ids hold for one: Perception Test, ActivityNet, TempCompass."""
+    return (
+        "metadata" in value or {"timestamps", "sentences"} <= value.keys() or is_tempcompass(value)
+    )
 
 
 def _first_bytes(path: Path) -> bytes:

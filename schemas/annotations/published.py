@@ -35,6 +35,7 @@ from schemas.annotations.fields import (
     strings,
     text_field,
 )
+from schemas.annotations.golds import span_fields
 from schemas.questions import ProblemType, strip_answer_tags
 from schemas.serialization import canonical_json, digest
 
@@ -46,6 +47,7 @@ _OWN_FIELDS = frozenset(
         *("row", "question_id", "data_type"),  # what we write beside them; not read
     }
 )
+_MEDIA_FIELDS = frozenset({"kind", "path", "start", "end"})
 _SEED_OPTIONS = 4
 
 
@@ -67,9 +69,10 @@ def own_jsonl(record: Record) -> Fields:
         raise FieldError("media", f"expected a list of {{kind, path}}, got {shown(media)}")
     refs = []
     for ref in media:
-        if not isinstance(ref, dict) or set(ref) != {"kind", "path"}:
+        if not isinstance(ref, dict) or not {"kind", "path"} <= set(ref) <= _MEDIA_FIELDS:
             raise FieldError("media", f"expected {{kind, path}}, got {shown(ref)}")
-        refs.append((media_kind(ref, "kind"), text_field(ref, "path")))
+        clip = span_fields(ref, "start", "end")
+        refs.append((media_kind(ref, "kind"), text_field(ref, "path"), *clip))
     return _video_r1_fields(record) | {"media": tuple(refs)}
 
 
@@ -168,7 +171,15 @@ def next_gqa_json(record: Record) -> Fields:
 
 
 def perception_test_questions(video: Any) -> Iterator[Record]:
-    """The multiple choice questions of one video's annotations, each with the video's metadata."""
+    """The multiple choice questions of one video's annotations, each with the video's metadata.
+
+    A row of lmms-eval is a question already.
+    """
+    if isinstance(video, dict) and "video_name" in video:
+        name = text_field(video, "video_name")
+        number = text_field(video, "question_id", default="")
+        yield {"metadata": {"video_id": name}, "mc_question": {**video, "id": number}}
+        return
     if not isinstance(video, dict) or not isinstance(video.get("metadata"), dict):
         raise FieldError("metadata", f"expected an object, got {shown(video)}")
     asked = video.get("mc_question", [])
@@ -192,7 +203,7 @@ def perception_test(record: Record) -> Fields:
         "media": (("video", f"{video_id}.mp4"),),
         "problem_type": ProblemType.MULTIPLE_CHOICE,
         "data_source": f"PerceptionTest/{text_field(metadata, 'split', default='')}".rstrip("/"),
-        "problem_id": f"{video_id}_{text_field(question, 'id')}",
+        "problem_id": f"{video_id}_{text_field(question, 'id', default='')}".rstrip("_"),
     }
 
 

@@ -4,15 +4,17 @@ A row that cannot be read is an `UnreadableRow` with its place and reason, and t
 Nothing here opens media or checks their paths; `media.paths` does.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from schemas.annotations.columns import Columns
 from schemas.annotations.fields import FieldError, Fields, FormatError, Record, shown
 from schemas.annotations.files import find_files, guess_layout
 from schemas.annotations.formats import (
@@ -22,13 +24,14 @@ from schemas.annotations.formats import (
     FieldReader,
     check_format,
     csv_columns,
-    format_of,
+    the_format,
 )
 from schemas.annotations.records import BadRecord, Layout, read_records
-from schemas.questions import VideoQuestion
+from schemas.questions import MediaRef, VideoQuestion
 from schemas.samples import Reason
 from schemas.serialization import CODING_ERRORS, content_id, error_words, one_line
 
+_MARK = "answerable_blind"
 _RECORDS_LOOKED_AT = 20  # to recognise the format
 
 
@@ -53,20 +56,48 @@ class UnreadableRow:
 
 
 def read_questions(
-    path: Path, *, format: str = "auto", strip_prefix: tuple[str, ...] = ()
+    path: Path,
+    *,
+    format: str = "auto",
+    strip_prefix: tuple[str, ...] = (),
+    columns: Mapping[str, str] | None = None,
+    media_root: Path | None = None,
 ) -> Iterator[VideoQuestion | UnreadableRow]:
     """The rows of a question file, numbered from 0 in file order; duplicates are unreadable.
 
     `path` is one file, gzipped or not; where no such file exists its name may be a pattern
     (`VideoP2R-263k_rl.part*.json.gz`) whose files are read in order. Each of `strip_prefix` is
-    taken off the front of media paths. Raises ValueError, before the first row, with one sentence:
-    no such file, a directory, empty, an unknown format.
+    taken off the front of media paths, and so is `media_root` where a path is absolute. `columns`
+    are names of columns, by what they hold (see `schemas.annotations.columns`). Raises ValueError,
+    before the first row, with one sentence: no such file, empty, an unknown format, two that fit.
     """
-    check_format(format)
     if any(not prefix.strip("/") for prefix in strip_prefix):
         raise ValueError("a path prefix to strip must name a folder, got an empty one")
-    files = [_open_file(file, format) for file in find_files(path)]
+    files = _open_files(path, format, columns or {})
+    if media_root is not None:
+        roots = {os.path.abspath(media_root), os.path.realpath(media_root)}
+        strip_prefix = (*strip_prefix, *sorted(roots - {"/"}))
     return _Reader(files, strip_prefix).rows()
+
+
+def format_found(
+    path: Path, *, format: str = "auto", columns: Mapping[str, str] | None = None
+) -> str:
+    """The name of the format in which `read_questions` reads a file; several, joined by `, `, where
+    the files that a pattern names differ. Raises ValueError as it does.
+    """
+    files = _open_files(path, format, columns or {})
+    return ", ".join(dict.fromkeys(file.format for file in files))
+
+
+def _open_files(path: Path, format: str, columns: Mapping[str, str]) -> "list[_QuestionFile]":
+    check_format(format)
+    if columns and format not in (AUTO, "columns"):
+        raise ValueError(
+            f"--columns was given with --format {format}, which has columns of its own; leave one"
+            " of them out"
+        )
+    return [_open_file(file, format, columns) for file in find_files(path)]
 
 
 @dataclass(frozen=True)
@@ -76,19 +107,49 @@ class _QuestionFile:
     layout: Layout
     fields: FieldReader
     questions_of: Callable[[Any], Iterator[Record]] | None
+    key_field: str = ""
 
 
-def _open_file(path: Path, format: str) -> _QuestionFile:
-    layout = guess_layout(path, csv_columns())
+def _open_file(path: Path, format: str, columns: Mapping[str, str]) -> _QuestionFile:
+    layout = guess_layout(path, (*csv_columns(), *columns.values()))
     first = list(islice(read_records(path, layout), _RECORDS_LOOKED_AT))
     if not first:
         raise ValueError(f"{path} holds no questions: expected at least one row")
-    chosen = _format_of_file(first, format)
+    if columns:
+        return _file_of_columns(path, layout, first, columns)
+    try:
+        chosen = _format_of_file(first, format, layout)
+    except ValueError as error:
+        raise ValueError(f"cannot tell the format of {path}: {error}") from None
     if chosen is None:
         raise ValueError(f"cannot tell the format of {path}: {_what_was_seen(first)}")
     return _QuestionFile(
-        path, chosen.name, layout, _reader_of(chosen, path, layout), chosen.questions_of
+        path,
+        chosen.name,
+        layout,
+        _reader_of(chosen, path, layout),
+        chosen.questions_of,
+        chosen.key_field,
     )
+
+
+def _file_of_columns(
+    path: Path, layout: Layout, first: Sequence[Any], columns: Mapping[str, str]
+) -> _QuestionFile:
+    reader = Columns(columns)
+    objects = _objects(first)
+    if not objects:
+        raise ValueError(f"{path} has no columns: {_what_was_seen(list(first))}")
+    reader.refuse_missing({name: None for record in objects for name in record}, str(path))
+    return _QuestionFile(path, "columns", layout, reader.fields, None)
+
+
+def _objects(first: Sequence[Any], key_field: str = "") -> list[dict[str, Any]]:
+    return [
+        ({key_field: record.key} if key_field and record.key else {}) | record.value
+        for record in first
+        if not isinstance(record, BadRecord) and isinstance(record.value, dict)
+    ]
 
 
 def _reader_of(chosen: AnnotationFormat, path: Path, layout: Layout) -> FieldReader:
@@ -104,18 +165,14 @@ def _reader_of(chosen: AnnotationFormat, path: Path, layout: Layout) -> FieldRea
         ) from error
 
 
-def _format_of_file(first: Sequence[Any], name: str) -> AnnotationFormat | None:
+def _format_of_file(first: Sequence[Any], name: str, layout: Layout) -> AnnotationFormat | None:
     """The format to read a file in that begins with these records; None where none fits."""
-    objects = [
-        record.value
-        for record in first
-        if not isinstance(record, BadRecord) and isinstance(record.value, dict)
-    ]
-    found = next((row for row in map(format_of, objects) if row is not None), None)
-    if name == AUTO or not objects:
-        return found
-    if found is not None and found.name in FORMATS[name].variants:
-        return found
+    objects = _objects(first)
+    if name != AUTO and objects and not FORMATS[name].variants:
+        return FORMATS[name]
+    found = the_format(objects, layout)
+    if name == AUTO or not objects or found in FORMATS[name].variants:
+        return None if found is None else FORMATS[found]
     return FORMATS[name]
 
 
@@ -126,7 +183,9 @@ def _what_was_seen(first: list[Any]) -> str:
             if isinstance(value, dict):
                 names = ", ".join(list(value)[:12])
                 return (
-                    f"its first record has the fields {names[:200]}; known are {', '.join(FORMATS)}"
+                    f"its first record has the fields {names[:200]}; known are "
+                    f"{', '.join(FORMATS)}; name its columns with --columns, or its format with "
+                    "--format"
                 )
             return f"its first record is {shown(value)}, expected an object"
     return f"line {first[0].line}: {first[0].detail}"
@@ -155,7 +214,10 @@ class _Reader:
                     detail = f"{prefix}expected an object, got {shown(record.value)}"
                     yield self._unreadable(record.line, Reason.UNREADABLE_ROW, detail)
                     continue
-                for item in self._questions(file, record.value):
+                value = record.value
+                if file.key_field and record.key:
+                    value = {file.key_field: record.key} | value
+                for item in self._questions(file, value):
                     yield self._read(file, item, record.line, prefix)
 
     def _questions(self, file: _QuestionFile, value: Record) -> Iterator[Record | FieldError]:
@@ -196,20 +258,29 @@ class _Reader:
     def _fields(self, file: _QuestionFile, item: Record) -> Fields:
         """Arguments of VideoQuestion. Raises FieldError, also for a mistake in the format."""
         try:
-            found = file.fields(item)
+            is_marked = isinstance(item, Mapping) and _MARK in item
+            others = {name: item[name] for name in item if name != _MARK} if is_marked else item
+            found = file.fields(others)
             if not isinstance(found, dict) or "media" not in found:
                 raise FormatError(
                     file.format,
                     f"gave {shown(found)} for the record; expected a dict with problem, solution, "
                     "media and problem_type",
                 )
-            return found | {"media": [self._media_ref(*pair) for pair in found["media"]]}
+            found = found | {"media": [self._media_ref(*pair) for pair in found["media"]]}
+            return found | ({_MARK: _mark(item[_MARK])} if is_marked else {})
         except FieldError:
             raise
         except CODING_ERRORS as error:
             raise FormatError(file.format, error_words(error)) from error
 
-    def _media_ref(self, kind: str, path: str) -> dict[str, str]:
+    def _media_ref(
+        self,
+        kind: Literal["video", "image"],
+        path: str,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> MediaRef:
         if "\0" in path:
             raise FieldError("path", f"a path cannot hold a NUL character, got {shown(path)}")
         path = _without_dots(path)
@@ -219,7 +290,11 @@ class _Reader:
                 break
         if not path:
             raise FieldError("path", "is empty once its prefix is stripped")
-        return {"kind": kind, "path": path}
+        try:
+            return MediaRef(kind=kind, path=path, start=start, end=end)
+        except ValidationError as error:
+            message = error.errors(include_url=False, include_context=False)[0]["msg"]
+            raise FieldError("media", message.removeprefix("Value error, ")) from None
 
     def _unreadable(
         self, line: int, reason: Reason, detail: str, item: Record | FieldError | None = None
@@ -236,6 +311,16 @@ class _Reader:
         )
         self._row += 1
         return row
+
+
+def _mark(value: Any) -> bool | None:
+    """What a text reader found out about a question, in a file of any layout. Raises FieldError."""
+    marks = {"true": True, "false": False, "": None}
+    if isinstance(value, str) and value.strip().lower() in marks:
+        return marks[value.strip().lower()]
+    if value is None or isinstance(value, bool):
+        return value
+    raise FieldError(_MARK, f"expected true, false or null, got {shown(value)}")
 
 
 def _without_dots(path: str) -> str:

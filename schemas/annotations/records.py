@@ -1,4 +1,4 @@
-"""Records out of JSON arrays, JSON objects, JSON Lines and CSV, gzipped or not, one at a time.
+"""Records out of JSON, JSON Lines, CSV (gzipped or not) and Parquet, one at a time.
 
 Memory stays constant however long the file is. A record that cannot be read is a `BadRecord` and
 the next one follows; where the syntax of a JSON array breaks, what stood before the break has been
@@ -21,13 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Layout = Literal["array", "object", "value", "lines", "csv"]
+from schemas.annotations.grounding import CHARADES_LINE
+from schemas.parquet_rows import table_rows
+
+Layout = Literal["array", "object", "value", "lines", "csv", "charades", "table"]
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK_BYTES = 1 << 18
 _MAX_RECORD_CHARACTERS = 1 << 25  # a question is some kilobytes: 32 million characters are none
 # A decoder that meets the end of the buffer complains at most this far from it.
 _NEAR_THE_END = 64
+_ROWS_AT_ONCE = 256  # of a table; a row may hold pictures
 _BROKEN_STREAM = (OSError, EOFError, zlib.error)  # OSError: gzip's own checks
 
 
@@ -69,7 +73,11 @@ def read_records(path: Path, layout: Layout) -> Iterator[Record | BadRecord]:
         "value": _read_json_value,
         "lines": _read_lines,
         "csv": _read_csv,
+        "charades": _read_charades,
     }
+    if layout == "table":
+        yield from _read_table(path)
+        return
     with open_bytes(path) as file:
         yield from readers[layout](file)
 
@@ -249,6 +257,27 @@ def _read_lines(file: io.BufferedIOBase) -> Iterator[Record | BadRecord]:
             yield BadRecord(number, str(error))
         except ValueError as error:
             yield BadRecord(number, f"not JSON: {error}")
+
+
+def _read_table(path: Path) -> Iterator[Record | BadRecord]:
+    """The rows of a Parquet or Arrow file; a "line" is a row's number, from 1."""
+    line = 0
+    try:
+        for line, row in enumerate(table_rows(path, _ROWS_AT_ONCE), start=1):
+            yield Record(row, line)
+    except ValueError as error:
+        yield BadRecord(line + 1, f"{error}; nothing after this could be read")
+
+
+def _read_charades(file: io.BufferedIOBase) -> Iterator[Record | BadRecord]:
+    """Lines of Charades-STA, each under one field."""
+    try:
+        for number, line in enumerate(file, start=1):
+            text = line.decode("utf-8", "surrogateescape").removeprefix("\ufeff").strip()
+            if text:
+                yield Record({CHARADES_LINE: text}, number)
+    except _BROKEN_STREAM as error:
+        yield BadRecord(1, f"the file cannot be read on: {error}")
 
 
 class _TwiceError(ValueError):

@@ -80,5 +80,5 @@ def test_without_the_plugin_the_layout_is_unknown(quiz: Path, repository: Path) 
 @pytest.mark.heavy
 def test_help_lists_the_layout_of_a_plugin(quiz: Path, repository: Path) -> None:
     done = check(quiz, repository, "--plugin", "quiz_layout.py", "--help")
-    assert "jsonl,quiz}" in "".join(done.stdout.split())
+    assert ",quiz}" in "".join(done.stdout.split())
     assert "quiz: our quiz" in " ".join(done.stdout.split())

@@ -68,6 +68,34 @@ async def test_clips_and_stills_are_loaded(store: Callable[..., FrameStore]) -> 
     assert clip.image_id(2) == f"{clip.media_id}/{frames.spec.frame_spec_id}/7"
 
 
+async def test_a_clip_of_a_file_is_made_of_frames_inside_of_its_span_only(
+    store: Callable[..., FrameStore], tmp_path: Path
+) -> None:
+    """12 frames, 30 a second: frames 3 to 8 begin from 0.1 to before 0.3 s."""
+    frames = store(spec=FrameSpec("uniform:3"))
+    refs = [CLIP, *(CLIP.model_copy(update={"start": 0.1, "end": end}) for end in (0.3, 0.2))]
+    whole, part, other = await asyncio.gather(*map(frames.load, refs))
+    assert numbers(whole.jpegs) == [2, 6, 10]
+    assert numbers(part.jpegs) == [4, 6, 8] == list(part.indices)
+    assert part.times == pytest.approx((4 / 30, 6 / 30, 8 / 30), rel=0, abs=1e-6)
+    assert part.duration_seconds == pytest.approx(6 / 30, rel=0, abs=1e-6)
+    assert numbers(other.jpegs) == [3, 4, 5]
+    assert len({clip.image_id(0) for clip in (whole, part, other)}) == 3
+    again = store(spec=FrameSpec("uniform:3"), reader="decord")
+    assert [await again.load(ref) for ref in refs] == [whole, part, other]  # from the disk
+    assert [await frames.load(ref) for ref in refs] == [whole, part, other]  # from memory
+
+
+@pytest.mark.parametrize("span", [(7.0, 9.0), (0.11, 0.12)])
+async def test_a_span_in_which_no_frame_begins_is_refused(
+    store: Callable[..., FrameStore], span: tuple[float, float]
+) -> None:
+    error = await refusal(store(), CLIP.model_copy(update={"start": span[0], "end": span[1]}))
+    assert error.reason is Reason.NO_FRAMES
+    assert f"no frame begins between its start {span[0]:g} and its end {span[1]:g} s" in error.detail
+    assert "12 frames begin between 0.000 and 0.367 s" in error.detail
+
+
 async def test_a_second_load_needs_neither_thread_nor_process(
     store: Callable[..., FrameStore],
 ) -> None:

@@ -119,3 +119,31 @@ def test_spec_ids_tell_settings_apart_and_spellings_not() -> None:
         FrameSpec("fps:1,max=16"),
     ]
     assert len({spec.frame_spec_id for spec in specs}) == 4
+
+
+def test_the_id_of_whole_files_is_that_of_existing_caches() -> None:
+    assert FrameSpec("uniform:4").frame_spec_id == "frames-d6c4f885da5cc48258ccd43bc2b67f31"
+    one, other = (FrameSpec("uniform:4").within((1.0, end)).frame_spec_id for end in (2.0, 3.0))
+    assert len({FrameSpec("uniform:4").frame_spec_id, one, other}) == 3
+
+
+@given(policies, steady, st.floats(0, 8), st.floats(0.01, 8))
+def test_a_span_gives_the_frames_of_a_clip_that_holds_it_alone(
+    policy: str, times: list[float], begins: float, lasts: float
+) -> None:
+    start = times[0] + begins
+    end = start + lasts
+    inside = [place for place, time in enumerate(times) if start <= time < end]
+    found = choose_frames(FrameSpec(policy, span=(start, end)), times)
+    if not inside:
+        assert found == []
+        return
+    alone = choose_frames(FrameSpec(policy), [times[place] for place in inside])
+    assert found == [inside[place] for place in alone]
+
+
+def test_a_span_begins_with_its_start_and_ends_before_its_end() -> None:
+    times = [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert choose_frames(FrameSpec("uniform:9", span=(0.5, 1.5)), times) == [1, 2]
+    assert choose_frames(FrameSpec("uniform:9", span=(1.6, 9.0)), times) == [4]
+    assert choose_frames(FrameSpec("uniform:9", span=(0.6, 0.9)), times) == []

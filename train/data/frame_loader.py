@@ -47,6 +47,7 @@ class DecodedMedia:
     indices: tuple[int, ...]
     duration_seconds: float
     media_id: str
+    spec: FrameSpec
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -138,7 +139,7 @@ class FrameLoader:
     def load(self, ref: MediaRef) -> DecodedMedia:
         """The frames of a file. Raises MediaError, which names the file."""
         frames = self.encoded(ref)
-        decoded = self._memory.get(frames.media_id)
+        decoded = self._memory.get((frames.media_id, frames.spec))
         if decoded is None:
             decoded = _decode(frames)
             self._memory.put(decoded)
@@ -188,21 +189,22 @@ class _Memory:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._clips: OrderedDict[str, DecodedMedia] = OrderedDict()
+        self._clips: OrderedDict[tuple[str, FrameSpec], DecodedMedia] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, media_id: str) -> DecodedMedia | None:
+    def get(self, key: tuple[str, FrameSpec]) -> DecodedMedia | None:
         with self._lock:
-            clip = self._clips.get(media_id)
+            clip = self._clips.get(key)
             if clip is not None:
-                self._clips.move_to_end(media_id)
+                self._clips.move_to_end(key)
             return clip
 
     def put(self, clip: DecodedMedia) -> None:
         with self._lock:
-            replaced = self._clips.pop(clip.media_id, None)
+            key = (clip.media_id, clip.spec)
+            replaced = self._clips.pop(key, None)
             self._bytes += clip.pixels.nbytes - (replaced.pixels.nbytes if replaced else 0)
-            self._clips[clip.media_id] = clip
+            self._clips[key] = clip
             while self._bytes > self._max_bytes:
                 self._bytes -= self._clips.popitem(last=False)[1].pixels.nbytes
 
@@ -216,6 +218,7 @@ def _decode(frames: EncodedFrames) -> DecodedMedia:
         indices=frames.indices,
         duration_seconds=frames.duration_seconds,
         media_id=frames.media_id,
+        spec=frames.spec,
     )
 
 

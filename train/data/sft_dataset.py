@@ -15,7 +15,7 @@ from cli.config import UsageError
 from media.frames import MediaError
 from schemas.dataset_rows import question_of_row
 from schemas.prompting import task_prompt
-from schemas.questions import MediaRef, VideoQuestion
+from schemas.questions import VideoQuestion
 from schemas.serialization import content_id
 from schemas.traces import (
     TEMPLATES,
@@ -137,10 +137,9 @@ def refuse_unusable_files(
     questions: Sequence[VideoQuestion], loader: FrameLoader, *, decode: bool
 ) -> None:
     """Check every file before training starts. Raises UsageError that names the unusable ones."""
-    refs = list(dict.fromkeys((ref.kind, ref.path) for each in questions for ref in each.media))
+    refs = list(dict.fromkeys(ref for each in questions for ref in each.media))
     complaints: list[str] = []
-    for kind, path in refs:
-        ref = MediaRef(kind=kind, path=path)
+    for ref in refs:
         try:
             loader.check(ref)
             if decode:

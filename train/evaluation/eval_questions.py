@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cli.config import UsageError
+from schemas.annotations.columns import parse_columns
 from schemas.annotations.reader import UnreadableRow, read_questions
 from schemas.questions import MediaRef, ProblemType, VideoQuestion
 from train.data.frame_loader import FrameLoader
@@ -41,7 +42,11 @@ def read_eval_questions(config: EvaluateConfig) -> EvalQuestions:
     assert config.questions is not None
     try:
         rows = read_questions(
-            config.questions, format=config.format, strip_prefix=config.strip_prefix
+            config.questions,
+            format=config.format,
+            strip_prefix=config.strip_prefix,
+            columns=parse_columns(config.columns),
+            media_root=config.media_root,
         )
         read = list(islice(rows, config.limit))
         beyond = list(rows) if config.shuffle_videos else []
@@ -77,7 +82,7 @@ def shuffled_media(questions: Sequence[VideoQuestion], seed: int) -> dict[Media,
     """
     alike: dict[tuple[str, ...], list[Media]] = defaultdict(list)
     distinct = {question.media for question in questions}
-    for media in sorted(distinct, key=lambda refs: [(ref.kind, ref.path) for ref in refs]):
+    for media in sorted(distinct, key=_place):
         alike[tuple(ref.kind for ref in media)].append(media)
     shown: dict[Media, Media] = {}
     for order in alike.values():
@@ -101,6 +106,10 @@ def batches_of(
     )
     for first in range(0, len(order), size):
         yield tuple(order[first : first + size])
+
+
+def _place(media: Media) -> list[tuple[str, str, tuple[float, ...]]]:
+    return [(ref.kind, ref.path, ref.span or ()) for ref in media]
 
 
 def _reason(row: UnreadableRow) -> str:

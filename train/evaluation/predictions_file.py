@@ -27,6 +27,7 @@ _PARQUET_MAGIC = b"PAR1"
 _HIGHEST_SCORE = 1e15
 _TEXTS = pa.list_(pa.string())
 _TAGS = tuple(dict.fromkeys(part.tag for one in TEMPLATES.values() for part in one.segments))
+_SPANS = pa.list_(pa.list_(pa.float64()))
 _SCHEMA = pa.schema(
     {
         "question_id": pa.string(),
@@ -40,7 +41,9 @@ _SCHEMA = pa.schema(
         "level": pa.string(),
         "paths": _TEXTS,
         "kinds": _TEXTS,
+        "spans": _SPANS,
         "time_clues": pa.list_(pa.list_(pa.float64())),
+        "answerable_blind": pa.bool_(),
         "output": pa.string(),
         "num_tokens": pa.int64(),
         **{f"{tag}_tokens": pa.int64() for tag in _TAGS},
@@ -50,6 +53,7 @@ _SCHEMA = pa.schema(
         "published_score": pa.float64(),
     }
 )
+_LATER = ("spans", "answerable_blind")  # columns that older files lack
 _PARSED = {
     "answer": pa.string(),
     "is_parsed": pa.bool_(),
@@ -61,6 +65,7 @@ _PARSED = {
 _SCORES = {
     **{f"strict_{name}": kind for name, kind in _PARSED.items()},
     **{f"tolerant_{name}": kind for name, kind in _PARSED.items()},
+    **{f"extracted_{name}": kind for name, kind in _PARSED.items()},
     "trace_fault": pa.string(),
     "concluded": pa.string(),
     "is_mismatch": pa.bool_(),
@@ -123,7 +128,9 @@ def _row_of(prediction: Prediction) -> dict[str, Any]:
         "level": question.level,
         "paths": [ref.path for ref in question.media],
         "kinds": [ref.kind for ref in question.media],
+        "spans": [list(ref.span or ()) for ref in question.media],
         "time_clues": [list(clue) for clue in question.time_clues],
+        "answerable_blind": question.answerable_blind,
         "output": prediction.output,
         "num_tokens": prediction.num_tokens,
         **{f"{tag}_tokens": (prediction.token_counts or {}).get(tag) for tag in _TAGS},
@@ -139,6 +146,9 @@ def _read_parquet(path: Path) -> Predictions:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is no readable Parquet file: {one_line(str(error))}") from None
+    for field in map(_SCHEMA.field, _LATER):
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
     missing = [name for name in _SCHEMA.names if name not in table.column_names]
     if missing:
         raise ValueError(

@@ -38,6 +38,8 @@ class ShownMedium:
     facts: str = ""
     complaint: str = ""
     frames: tuple[ShownFrame, ...] = ()
+    fragment: str = ""
+    """Behind the address of a video: the seconds that a player shows, `#t=3,8` (Media Fragments)."""
 
     @classmethod
     def of(
@@ -56,7 +58,9 @@ class ShownMedium:
             )
             for time, jpeg in zip(encoded.times, encoded.jpegs, strict=True)
         )
-        return cls(kind, path, facts=facts, frames=frames)
+        span = encoded.spec.span
+        fragment = f"#t={span[0]:g},{span[1]:g}" if span else ""
+        return cls(kind, path, facts=facts, frames=frames, fragment=fragment)
 
 
 def card_html(book: LabelBook, place: Place) -> str:

@@ -90,7 +90,8 @@ def test_a_duplicate_is_found_across_parts(tmp_path: Path) -> None:
         ([{"a": 1, "b": 2}], "has the fields a, b; known are video-r1, "),
         ([1, 2], "its first record is 1, expected an object"),
         ("hello\nworld\n", "cannot tell the format .* line 1: not JSON"),
-        (b"PAR1\0\0\0\0", "neither JSON nor CSV"),
+        (b"\x1aE\xdf\xa3\0\0\0\0", "neither JSON nor CSV"),
+        (b"PAR1\0\0\0\0", "cannot be read as Parquet"),
         (gzip.compress(b"[]", mtime=0)[:9], "cannot read"),
     ],
 )

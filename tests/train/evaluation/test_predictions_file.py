@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from cli.config import EXIT_OK, UsageError
 from train.evaluate import main
-from train.evaluation.predictions_file import read_predictions
+from train.evaluation.predictions_file import read_predictions, write_predictions
 from train.evaluation.scoring import mean_relative_accuracy
 
 pytestmark = pytest.mark.heavy
@@ -53,6 +54,20 @@ def scored(folder: Path, rows: list[dict[str, Any]], *options: str) -> dict[str,
     assert main(["--predictions", str(answers), "--out", str(folder / "out"), *options]) == EXIT_OK
     found: dict[str, Any] = json.loads((folder / "out" / "report.json").read_text())
     return found
+
+
+def test_a_clip_of_a_file_stays_one_and_older_files_have_none(tmp_path: Path) -> None:
+    found = read_predictions(write(tmp_path / "answers.jsonl", ROWS[:1]))
+    asked = found.predictions[0].question
+    clip = asked.media[0].model_copy(update={"start": 1.0, "end": 2.5})
+    cut = replace(found.predictions[0], question=asked.model_copy(update={"media": (clip,)}))
+    path = tmp_path / "predictions.parquet"
+    write_predictions(path, found.conditions, [cut, found.predictions[0]])
+    again = [one.question for one in read_predictions(path).predictions]
+    assert [one.media for one in again] == [(clip,), asked.media]
+    table = pq.read_table(path).drop_columns(["spans"])
+    pq.write_table(table, path)
+    assert read_predictions(path).predictions[1].question == asked
 
 
 def test_each_reading_is_counted_by_hand(
