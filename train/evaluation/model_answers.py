@@ -1,15 +1,18 @@
 """A checkpoint answers a question file: opens model and media, resumes, returns predictions."""
 
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event, current_thread, main_thread
 from types import FrameType
+from typing import Any
 
 from cli.config import UsageError, say
 from judges.backends.base import BackendUnavailableError
+from judges.backends.budget import StopRequested
 from judges.backends.local import find_folder
+from judges.backends.local_model import release_memory
 from judges.backends.model_files.identity import weights_id
 from judges.backends.model_files.texts import refuse_foreign_tokens
 from schemas.prompting import task_prompt, template_of_model
@@ -27,11 +30,17 @@ from train.evaluation.eval_questions import (
     shuffled_media,
 )
 from train.evaluation.options import EvaluateConfig
-from train.evaluation.predictions import Predictions, RunConditions
+from train.evaluation.predictions import Prediction, Predictions, RunConditions
 from train.evaluation.progress import AnswerProgress
+from train.evaluation.replies import Replies, end_ids
+from train.evaluation.served_answerer import ServedAnswerer, refuse_missing_server, send_and_check
 from train.evaluation.video_answerer import VideoAnswerer
 from train.modeling.loading import load_policy, load_processor
+from train.rollouts.streaming import RolloutServerError
 from train.rollouts.token_sampling import Sampling
+from train.rollouts.vllm.client import VllmClient
+
+Answers = Generator[list[Prediction]]
 
 
 def answer_by_model(config: EvaluateConfig, loader: FrameLoader, folder: Path) -> Predictions:
@@ -112,26 +121,55 @@ def _answer(
     log: AnswerLog,
     template: str,
 ) -> None:
+    """Answer what `log` holds no answer to. Raises UsageError, StopRequested."""
+    sampling = _sampling(config)
     assert config.model is not None
-    try:
-        sampling = Sampling(
-            config.max_new_tokens, temperature=config.temperature, top_p=config.top_p
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from None
     inputs = VideoInputs(
         load_processor(config.model),
         loader,
         TEMPLATES[template],
         rope_positions=config.rope_positions,
     )
-    model = load_policy(
-        config.model,
-        dtype=config.dtype,
-        device=config.device or "auto",
-        attention=config.attention,
-    )
-    refuse_foreign_tokens(config.model, model, inputs.processor)
+    source = _served if config.rollouts == "vllm" else _in_this_process
+    answers = source(config, inputs, sampling, questions, shown, log)
+    with (
+        closing(answers),
+        remembered_interrupt() as stop,
+        AnswerProgress(len(questions), len(log)) as progress,
+    ):
+        try:
+            for predictions in answers:
+                before = len(log)
+                log.add(predictions)
+                progress.advance(len(log) - before, sum(bool(one.error) for one in predictions))
+                if stop.is_set():
+                    raise KeyboardInterrupt
+        except RolloutServerError as error:
+            raise StopRequested(str(error)) from error
+
+
+def _sampling(config: EvaluateConfig) -> Sampling:
+    try:
+        return Sampling(
+            config.max_new_tokens,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            top_k=config.top_k,
+            repetition_penalty=config.repetition_penalty,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _in_this_process(
+    config: EvaluateConfig,
+    inputs: VideoInputs,
+    sampling: Sampling,
+    questions: Sequence[VideoQuestion],
+    shown: dict[Media, Media],
+    log: AnswerLog,
+) -> Answers:
+    model = _policy(config, inputs)
     answerer = VideoAnswerer(model, inputs, sampling, seed=config.seed, shown=shown, say=say)
     lengths = {
         one.media: sum(inputs.most_vision_tokens(ref) for ref in one.media) for one in questions
@@ -143,13 +181,42 @@ def _answer(
         for batch in batches_of(questions, lengths, config.batch_size)
         if any(one not in log for one in batch)
     ]
-    with remembered_interrupt() as stop, AnswerProgress(len(questions), len(log)) as progress:
-        for predictions in answerer.answers(batches):
-            before = len(log)
-            log.add(predictions)
-            progress.advance(len(log) - before, sum(bool(one.error) for one in predictions))
-            if stop.is_set():
-                raise KeyboardInterrupt
+    return answerer.answers(batches)
+
+
+def _served(
+    config: EvaluateConfig,
+    inputs: VideoInputs,
+    sampling: Sampling,
+    questions: Sequence[VideoQuestion],
+    shown: dict[Media, Media],
+    log: AnswerLog,
+) -> Answers:
+    """By a vLLM server; the model is here until the server has its weights and one check passed."""
+    assert config.vllm_url is not None
+    client = VllmClient(config.vllm_url, seconds=config.vllm_timeout_seconds)
+    refuse_missing_server(client)
+    missing = [one for one in questions if one not in log]
+    model = _policy(config, inputs)
+    replies = Replies(inputs, end_ids(model, inputs.tokenizer), seed=config.seed, shown=shown)
+    send_and_check(client, model, replies, missing, trainer_host=config.trainer_host)
+    del model
+    release_memory()
+    say(f"the vLLM server {client.url} has the weights of {config.model} and answers")
+    answerer = ServedAnswerer(client, replies, sampling, most_at_once=config.concurrency)
+    return answerer.answers(missing)
+
+
+def _policy(config: EvaluateConfig, inputs: VideoInputs) -> Any:
+    assert config.model is not None
+    model = load_policy(
+        config.model,
+        dtype=config.dtype,
+        device=config.device or "auto",
+        attention=config.attention,
+    )
+    refuse_foreign_tokens(config.model, model, inputs.processor)
+    return model
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from cli.option_groups import (
     AttentionOptions,
     BackendOptions,
     BatchSizeOptions,
+    BlindMarkOptions,
     DecodeWorkerOptions,
     DtypeOptions,
     FrameCacheSizeOptions,
@@ -18,11 +19,14 @@ from cli.option_groups import (
     PluginOptions,
     PredictionsOptions,
     QuestionFileOptions,
+    ReaderSamplesOptions,
     RetryFailedOptions,
+    RolloutServerOptions,
     RopePositionOptions,
     SeedOptions,
     TemperatureOptions,
     TemplateOptions,
+    refuse_unreachable,
 )
 from schemas.traces import TEMPLATES
 
@@ -40,6 +44,10 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "compare",
         "extractor",
         "extractor_max_tokens",
+        "answer_extractor",
+        "blind",
+        "blind_samples",
+        "blind_correct",
         "page_rows",
         "page_megabytes",
         "concurrency",
@@ -51,6 +59,9 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "max_cost_usd",
         "prices",
         "retry_failed",
+        "vllm_url",
+        "vllm_timeout_seconds",
+        "trainer_host",
     }
 )
 
@@ -71,8 +82,11 @@ class EvaluateConfig(
     BatchSizeOptions[int],
     DtypeOptions,
     AttentionOptions,
+    RolloutServerOptions,
     BackendOptions,
     RetryFailedOptions,
+    ReaderSamplesOptions,
+    BlindMarkOptions,
     PluginOptions,
     defaults={
         "model": None,
@@ -104,7 +118,9 @@ class EvaluateConfig(
         "seed": "Each question has a random state of its own.",
         "temperature": "0.01 as in VideoP2R (near-greedy).",
         "batch_size": "Halved for the rest of the run where memory runs out.",
-        "concurrency": "Calls of --observation-reader and --extractor.",
+        "concurrency": "Calls of --observation-reader and --extractor; with --rollouts vllm also "
+        "questions that the server is asked at once.",
+        "rollouts": "With vllm, --model is sent to the server first.",
         "device": "Of --model too.",
     },
 ):
@@ -121,6 +137,10 @@ class EvaluateConfig(
     the same --seed. A model that looks falls to the level of guessing."""
     top_p: float = Field(0.001, gt=0, le=1)
     """Nucleus sampling, 0.001 as in VideoP2R."""
+    top_k: int = Field(0, ge=0)
+    """Sample from this number of most probable tokens; 0 from all. APPO decodes with 1."""
+    repetition_penalty: float = Field(1.0, gt=0)
+    """Above 1, tokens of the prompt and of the answer so far become less likely. APPO: 1.05."""
     compare: Path | None = None
     """Answers of another run to the same questions: McNemar's tests and the difference with its
     interval."""
@@ -128,7 +148,15 @@ class EvaluateConfig(
     """Language model that reads what a reasoning concludes, for think-answer mismatch by the
     paper's rule: claude:MODEL, openai:MODEL@URL or local:PATH. Without one, rules do it."""
     extractor_max_tokens: int = Field(512, ge=1)
-    """Longest reply of the extractor, in tokens."""
+    """Longest reply of --extractor and --answer-extractor, in tokens."""
+    answer_extractor: str | None = None
+    """Language model that reads which answer a reply states, where rules read none:
+    claude:MODEL, openai:MODEL@URL or local:PATH. It does not see the gold answer; its scores stand
+    beside the strict and the tolerant ones."""
+    blind: str | None = None
+    """Text-only reader that is asked every question without its video: every score is then also
+    shown for the questions that need the video and for those that it answers. claude:MODEL,
+    openai:MODEL@URL, local:PATH or oracle:SEED (sandbox only)."""
     page_rows: int = Field(300, ge=0)
     """Most answers that index.html shows, spread evenly over all of them."""
     page_megabytes: float = Field(24, ge=0)
@@ -156,21 +184,54 @@ class EvaluateConfig(
             needed["--output-dir"] = self.output_dir
         if missing := [name for name, value in needed.items() if value is None]:
             raise ValueError(f"{given[0]} needs {', '.join(missing)} too")
-        if self.extractor is not None and self.output_dir is None:
-            raise ValueError("--extractor needs --output-dir too: its calls are kept there")
+        asked = {
+            "--extractor": self.extractor,
+            "--answer-extractor": self.answer_extractor,
+            "--blind": self.blind,
+        }
+        for name, spec in asked.items():
+            if spec is not None and self.output_dir is None:
+                raise ValueError(f"{name} needs --output-dir too: its calls are kept there")
+        if self.blind is None and self.blind_correct is not None:
+            raise ValueError("--blind-correct needs --blind too: who answers without the video")
+        refuse_unreachable(self.blind_correct, self.blind_samples)
         belongs = {
             "--questions": (self.questions, "--model"),
             "--shuffle-videos": (self.shuffle_videos or None, "--model"),
             "--observation-reader": (self.observation_reader, "--observations-from"),
+            "--rollouts vllm": (self.rollouts == "vllm" or None, "--model"),
         }
         for name, (value, source) in belongs.items():
             if value is not None and source != given[0]:
                 raise ValueError(f"{name} belongs to {source}, but {given[0]} was given")
         return self
 
+    @model_validator(mode="after")
+    def _server_where_one_answers(self) -> "EvaluateConfig":
+        if self.rollouts == "vllm" and self.vllm_url is None:
+            raise ValueError(
+                "--rollouts vllm asks a vLLM server for answers: give its address by --vllm-url, "
+                "such as http://127.0.0.1:8000 (docs/guides/vllm_rollouts.md)"
+            )
+        for name, value in {
+            "--vllm-url": self.vllm_url,
+            "--trainer-host": self.trainer_host,
+        }.items():
+            if self.rollouts != "vllm" and value is not None:
+                raise ValueError(f"{name} needs --rollouts vllm")
+        return self
+
     def decoding(self) -> str:
         """How tokens are sampled, as text."""
         limit = f"at most {self.max_new_tokens} tokens"
+        if self.repetition_penalty != 1:
+            limit = f"repetition penalty {self.repetition_penalty:g}, {limit}"
+        if self.rollouts == "vllm":
+            limit += ", by a vLLM server"
         if not self.temperature:
             return f"greedy, {limit}"
-        return f"temperature {self.temperature:g}, top_p {self.top_p:g}, seed {self.seed}, {limit}"
+        kept = f"top_k {self.top_k}, " if self.top_k else ""
+        return (
+            f"temperature {self.temperature:g}, top_p {self.top_p:g}, {kept}seed {self.seed}, "
+            f"{limit}"
+        )

@@ -4,8 +4,7 @@ A question whose media cannot be read becomes one error row. Where memory runs o
 halved for the rest of the run; a question that does not fit alone is an error row too.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,18 +12,14 @@ from typing import Any
 from torch import Tensor
 
 from judges.backends.local_model import is_out_of_memory, release_memory
-from judges.scoring.thinking import with_opened_thinking
 from media.frames import MediaError
 from schemas.questions import VideoQuestion
 from train.data.model_inputs import VideoInputs
 from train.evaluation.eval_questions import Media
 from train.evaluation.predictions import Prediction
+from train.evaluation.replies import Replies, end_ids
 from train.rollouts.sampler import sample_completions
-from train.rollouts.segments import TokenBytes, rollouts_of
 from train.rollouts.token_sampling import Sampling
-
-# Of a prompt, where its template may open the thinking.
-_LAST_TOKENS = 16
 
 Say = Callable[[str], None]
 Batch = Sequence[VideoQuestion]
@@ -59,14 +54,11 @@ class VideoAnswerer:
         self._model = model
         self._inputs = inputs
         self._sampling = sampling
-        self._seed = seed
-        self._other = shown or {}
+        self._replies = Replies(inputs, end_ids(model, inputs.tokenizer), seed=seed, shown=shown)
         self._say = say
-        self._token_bytes = TokenBytes(inputs.tokenizer)
-        self._end_ids = end_ids(model, inputs.tokenizer)
         self._most_at_once: int | None = None
 
-    def answers(self, batches: Iterable[Batch]) -> Iterator[list[Prediction]]:
+    def answers(self, batches: Iterable[Batch]) -> Generator[list[Prediction]]:
         """The predictions of each batch, in its order; the next batch is prepared meanwhile."""
         with ThreadPoolExecutor(1, thread_name_prefix="prompts") as preparing:
             waiting: Future[list[_Shown]] | None = None
@@ -78,7 +70,7 @@ class VideoAnswerer:
                 yield self._answer(waiting.result())
 
     def _prepare(self, batch: Batch) -> list[_Shown]:
-        media = [self._media(question) for question in batch]
+        media = [self._replies.media(question) for question in batch]
         self._inputs.loader.prefetch([ref for refs in media for ref in refs])
         return [self._show(question, refs) for question, refs in zip(batch, media, strict=True)]
 
@@ -87,10 +79,7 @@ class VideoAnswerer:
             return _Shown(question, self._inputs.prompt(question, media=media))
         except (MediaError, ValueError) as error:
             # Never a prompt without its video: the row is an error that names the file.
-            return _Shown(question, None, " ".join(str(error).split()))
-
-    def _media(self, question: VideoQuestion) -> Media:
-        return self._other.get(question.media, question.media)
+            return _Shown(question, None, str(error))
 
     def _answer(self, batch: Sequence[_Shown]) -> list[Prediction]:
         done: dict[str, Prediction] = {}
@@ -108,7 +97,7 @@ class VideoAnswerer:
                 done |= self._without_memory(part)
             ready = [one for one in ready if one.question.question_id not in done]
         return [
-            done.get(one.question.question_id) or self._prediction(one.question, error=one.error)
+            done.get(one.question.question_id) or self._replies.error(one.question, one.error)
             for one in batch
         ]
 
@@ -123,11 +112,8 @@ class VideoAnswerer:
             )
             return {}
         question = part[0].question
-        return {
-            question.question_id: self._prediction(
-                question, error="out of memory: the question does not fit even alone"
-            )
-        }
+        reason = "out of memory: the question does not fit even alone"
+        return {question.question_id: self._replies.error(question, reason)}
 
     def _sample(self, part: Sequence[_Shown]) -> list[Prediction]:
         completions = sample_completions(
@@ -135,43 +121,11 @@ class VideoAnswerer:
             [one.prompt for one in part if one.prompt is not None],
             group_size=1,
             sampling=self._sampling,
-            end_ids=self._end_ids,
-            seeds=[self._seed_of(one.question) for one in part],
+            end_ids=self._replies.end_ids,
+            seeds=[self._replies.seed_of(one.question) for one in part],
         )
-        predictions = []
-        for one, sampled in zip(part, completions, strict=True):
-            assert one.prompt is not None
-            (rollout,) = rollouts_of(
-                sampled, self._token_bytes, self._inputs.template, self._end_ids
-            )
-            predictions.append(
-                self._prediction(
-                    one.question,
-                    output=with_opened_thinking(self._end_of(one.prompt), rollout.text),
-                    num_tokens=len(rollout.token_ids) - (not rollout.is_truncated),
-                    token_counts=dict(rollout.token_counts),
-                    finish_reason="length" if rollout.is_truncated else "end",
-                )
-            )
-        return predictions
-
-    def _end_of(self, prompt: Mapping[str, Tensor]) -> str:
-        """The last words of a prompt: some templates open the thinking."""
-        return str(self._inputs.tokenizer.decode(prompt["input_ids"][0, -_LAST_TOKENS:].tolist()))
-
-    def _prediction(self, question: VideoQuestion, **found: Any) -> Prediction:
-        media = self._media(question)
-        shown = () if media == question.media else tuple(ref.path for ref in media)
-        return Prediction(question, shown=shown, **found)
-
-    def _seed_of(self, question: VideoQuestion) -> int:
-        """A question's own seed, independent of its place in the file and in the batch."""
-        text = f"{self._seed} {question.question_id}".encode()
-        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
-
-
-def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The tokens that end a completion: the checkpoint's and the tokenizer's."""
-    named = model.generation_config.eos_token_id
-    ids = [] if named is None else [named] if isinstance(named, int) else list(named)
-    return tuple(dict.fromkeys([*ids, tokenizer.eos_token_id]))
+        return [
+            self._replies.reply(one.question, one.prompt["input_ids"][0], sampled)
+            for one, sampled in zip(part, completions, strict=True)
+            if one.prompt is not None
+        ]

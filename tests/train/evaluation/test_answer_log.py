@@ -126,6 +126,8 @@ def test_a_raised_limit_goes_on(begun: Path, tmp_path: Path) -> None:
         ("--template", "think-answer"),
         ("--seed", "1"),
         ("--max-new-tokens", "11"),
+        ("--top-k", "1"),
+        ("--repetition-penalty", "1.05"),
     ],
 )
 def test_options_that_shape_answers_may_not_change(

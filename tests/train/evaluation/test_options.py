@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from helpers.evaluations import write_world
 
-from cli.config import differing_options, read_config, save_config
+from cli.config import UsageError, differing_options, read_config, save_config
 from schemas.questions import MediaRef
 from train.evaluation.eval_questions import frame_loader
 from train.evaluation.options import MAY_CHANGE_ON_RESUME, EvaluateConfig
@@ -65,3 +65,23 @@ def test_the_frame_cache_keeps_to_its_size(tmp_path: Path) -> None:
     assert whole > 4000
     half = cached_bytes(tmp_path / "world", tmp_path / "small", f"{whole / 2e9:.9f}")
     assert 0 < half <= whole / 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--rollouts", "vllm"], "give its address by --vllm-url"),
+        (["--vllm-url", "http://h:1"], "--vllm-url needs --rollouts vllm"),
+        (["--trainer-host", "h"], "--trainer-host needs --rollouts vllm"),
+    ],
+)
+def test_options_of_a_server_belong_together(words: list[str], told: str) -> None:
+    source = ["--model", "m", "--questions", "q.json", "--media-root", "clips", "--out", "out"]
+    with pytest.raises(UsageError, match=told):
+        config_of(*source, *words)
+
+
+def test_a_server_answers_for_a_model_only() -> None:
+    words = ["--predictions", "a.jsonl", "--rollouts", "vllm", "--vllm-url", "http://h:1"]
+    with pytest.raises(UsageError, match="--rollouts vllm belongs to --model, but --predictions"):
+        config_of(*words)

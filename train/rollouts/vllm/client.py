@@ -6,16 +6,23 @@ stands in the same network.
 """
 
 import json
+import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import urlencode, urlsplit
+from uuid import uuid4
 
 from cli.config import UsageError
 from train.rollouts.streaming import RolloutServerError
 
 _CONNECT_SECONDS = 10.0
 _SHOWN = 200
+
+
+class RequestRefusedError(RolloutServerError):
+    """The server found fault with one request; it may answer others."""
 
 
 class VllmClient:
@@ -38,6 +45,8 @@ class VllmClient:
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._is_https, self._seconds = parts.scheme == "https", seconds
         self.port = port or (443 if self._is_https else 80)
+        self._under_way: dict[HTTPConnection, socket.socket] = {}
+        self._sent = ""
 
     def get(self, path: str) -> Any:
         """The JSON of a reply. Raises RolloutServerError."""
@@ -65,7 +74,7 @@ class VllmClient:
         except (OSError, HTTPException) as error:
             raise self._fault(path, f"broke off ({error or type(error).__name__})") from error
         finally:
-            connection.close()
+            self._end(connection)
         raise self._fault(path, "ended its reply before its end")
 
     # What a trainer's engine of vLLM calls (its `VLLMWeightSyncClient`), and ours beside it.
@@ -83,9 +92,23 @@ class VllmClient:
         self.post("/update_weights", {"update_info": update_info})
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        """All weights have come."""
-        body = None if weight_version is None else {"weight_version": weight_version}
-        self.post("/finish_weight_update", body)
+        """All weights have come. Each update has a name of its own: `refuse_other_weights`."""
+        self._sent = weight_version or f"p2r-{uuid4().hex}"
+        self.post("/finish_weight_update", {"weight_version": self._sent})
+
+    def refuse_other_weights(self) -> None:
+        """Raise RolloutServerError where the server's weights are no longer those of the last
+        update that this client made."""
+        if self.get("/weight_info").get("weight_version") != self._sent:
+            raise self._fault(
+                "", "has other weights than it was sent: another run sent its own, or it restarted"
+            )
+
+    def hang_up(self) -> None:
+        """End all calls that are under way: each raises RolloutServerError in its thread."""
+        for own in list(self._under_way.values()):
+            with suppress(OSError):  # it has ended by itself
+                own.shutdown(socket.SHUT_RDWR)
 
     def _json(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         connection, reply = self._reply(method, path, body)
@@ -94,7 +117,7 @@ class VllmClient:
         except (OSError, HTTPException) as error:
             raise self._fault(path, f"broke off ({error or type(error).__name__})") from error
         finally:
-            connection.close()
+            self._end(connection)
         return self._parsed(path, text) if text.strip() else {}
 
     def _reply(
@@ -105,20 +128,25 @@ class VllmClient:
         data = None if body is None else json.dumps(body).encode()
         try:
             connection.connect()
+            self._under_way[connection] = connection.sock
             connection.sock.settimeout(self._seconds)
             connection.request(method, path, data, {"Content-Type": "application/json"})
             reply = connection.getresponse()
         except (OSError, HTTPException) as error:
-            connection.close()
+            self._end(connection)
             raise self._fault(path, f"does not answer ({error or type(error).__name__})") from error
         if reply.status != 200:
             try:
                 text = reply.read(2**20)
             except (OSError, HTTPException):
                 text = b""
-            connection.close()
+            self._end(connection)
             raise self._refused(path, reply.status, text.decode("utf-8", "replace"))
         return connection, reply
+
+    def _end(self, connection: HTTPConnection) -> None:
+        self._under_way.pop(connection, None)
+        connection.close()
 
     def _parsed(self, path: str, text: bytes) -> Any:
         try:
@@ -131,7 +159,8 @@ class VllmClient:
             return self._fault(
                 path, "has no such route: start it with VLLM_SERVER_DEV_MODE=1 in its environment"
             )
-        return self._fault(path, f"answered with status {status}: {_shown(text)}")
+        fault = self._fault(path, f"answered with status {status}: {_shown(text)}")
+        return RequestRefusedError(str(fault)) if status == 400 else fault
 
     def _fault(self, path: str, what: str) -> RolloutServerError:
         return RolloutServerError(f"the vLLM server {self.url}{path.partition('?')[0]} {what}")

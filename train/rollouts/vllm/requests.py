@@ -35,13 +35,18 @@ class Requests:
         sampling: Sampling,
         end_ids: Sequence[int],
         seed: int,
+        media: Sequence[MediaRef] | None = None,
     ) -> dict[str, Any]:
-        """A stream of `group_size` completions. Raises MediaError that names a file."""
+        """A stream of `group_size` completions. Raises MediaError that names a file.
+
+        `media` replaces the question's own files.
+        """
+        shown = question.media if media is None else media
         return {
             "model": self._model,
-            "messages": [{"role": "user", "content": self._content(question)}],
+            "messages": [{"role": "user", "content": self._content(question, shown)}],
             "media_io_kwargs": {"video": {"video_backend": LOADER, "num_frames": -1}},
-            "mm_processor_kwargs": self._processor_options(question.media),
+            "mm_processor_kwargs": self._processor_options(shown),
             "n": group_size,
             "seed": seed % _SEEDS,
             "max_completion_tokens": sampling.max_new_tokens,
@@ -57,11 +62,11 @@ class Requests:
             **_sampling(sampling),
         }
 
-    def _content(self, question: VideoQuestion) -> list[dict[str, Any]]:
+    def _content(self, question: VideoQuestion, media: Sequence[MediaRef]) -> list[dict[str, Any]]:
         """The parts of the user's turn: the media in their order, then the text."""
-        (turn,) = self._inputs.messages(question)
+        (turn,) = self._inputs.messages(question, media=media)
         text = [part for part in turn["content"] if part["type"] == "text"]
-        return [*map(self._medium, question.media), *text]
+        return [*map(self._medium, media), *text]
 
     def _medium(self, ref: MediaRef) -> dict[str, Any]:
         frames = self._inputs.loader.encoded(ref)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from schemas.questions import VideoQuestion
+from schemas.questions import MediaRef, VideoQuestion
 from train.data.model_inputs import VideoInputs
 from train.rollouts.streaming import Drawn, Reader, RolloutServerError
 from train.rollouts.token_sampling import Sampling
@@ -28,14 +28,14 @@ from train.rollouts.vllm.weights import PolicyWeights, WeightSender, open_sender
 
 _ROUTE = "/v1/chat/completions"
 _IN_FLIGHT = 64
-"""Groups of one process that are asked for at once; the server's own queue decides the rest."""
 
 
 class VllmRollouts:
     """A `train.rollouts.streaming.RolloutEngine`: completions by a server of the policy's model.
 
     `rank` is the number of this process: process 0 sends the weights, every process asks for its
-    own prompts. `dtype` is what weights are sent in. Close it at the end.
+    own prompts. `dtype` is what weights are sent in. At most `in_flight` groups of this process are
+    asked for at once; the server's own queue decides the rest. Close it at the end.
     """
 
     def __init__(
@@ -46,11 +46,12 @@ class VllmRollouts:
         rank: int = 0,
         dtype: torch.dtype | None = None,
         trainer_host: str | None = None,
+        in_flight: int = _IN_FLIGHT,
     ) -> None:
         self._client, self._rank, self._dtype = client, rank, dtype
         self._trainer_host = trainer_host
         self._requests = Requests(inputs, _model_name(client))
-        self._pool = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="rollouts")
+        self._pool = ThreadPoolExecutor(in_flight, thread_name_prefix="rollouts")
         self._reading = Lock()
         self._sender: WeightSender | None = None
         self._is_closed = False
@@ -86,10 +87,12 @@ class VllmRollouts:
         end_ids: Sequence[int],
         seeds: Sequence[int],
         reader: Reader | None = None,
+        media: Sequence[Sequence[MediaRef]] | None = None,
     ) -> "PendingRollouts":
         """Ask for `group_size` completions of each prompt, and return at once.
 
-        `reader` gets the tokens of each row as they come, from one thread at a time.
+        `reader` gets the tokens of each row as they come, from one thread at a time. `media` gives
+        what is shown with each question instead of its own files.
         """
 
         def read(row: int, tokens: list[int]) -> None:
@@ -107,6 +110,7 @@ class VllmRollouts:
                 sampling=sampling,
                 end_ids=end_ids,
                 seed=seeds[number],
+                media=None if media is None else media[number],
             )
             try:
                 for event in self._client.events(_ROUTE, body):
@@ -202,7 +206,7 @@ def _explained(error: RolloutServerError, question: VideoQuestion) -> RolloutSer
     advice = ""
     if f"{LOADER!r}" in str(error) or f"loader {LOADER}" in str(error):
         advice = "; install this project where vLLM runs: its plugin p2r reads the clips"
-    return RolloutServerError(f"question {question.question_id}: {error}{advice}")
+    return type(error)(f"question {question.question_id}: {error}{advice}")
 
 
 def _model_name(client: VllmClient) -> str:

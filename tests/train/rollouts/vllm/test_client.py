@@ -1,6 +1,8 @@
 """Faults of a rollout server become one sentence that names it."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 from helpers.rollout_wire import CHAT, Wire, rollout_wire
@@ -23,13 +25,45 @@ def test_routes_get_their_bodies_and_queries(wire: Wire) -> None:
         wire.says(route, b"")
     client.post("/pause", mode="wait", clear_cache=True)
     client.update_weights({"names": ["a"]})
-    client.finish_weight_update()
+    client.finish_weight_update("today's")
     assert wire.asked == [
         ("/pause?mode=wait&clear_cache=true", {}),
         ("/update_weights", {"update_info": {"names": ["a"]}}),
-        ("/finish_weight_update", {}),
+        ("/finish_weight_update", {"weight_version": "today's"}),
     ]
     assert client.get("/v1/models") == {"data": [{"id": "policy"}]}
+
+
+def test_each_update_of_weights_has_a_name_of_its_own_that_is_asked_for(wire: Wire) -> None:
+    wire.says("/finish_weight_update", b"")
+    one, other = VllmClient(wire.url), VllmClient(wire.url)
+    one.finish_weight_update()
+    other.finish_weight_update()
+    (_, first), (_, second) = wire.asked
+    assert first["weight_version"] != second["weight_version"]
+    wire.says("/weight_info", second)
+    other.refuse_other_weights()
+    with pytest.raises(RolloutServerError, match="has other weights than it was sent"):
+        one.refuse_other_weights()
+
+
+def test_who_hangs_up_waits_for_no_reply(wire: Wire) -> None:
+    asked, may_answer = Event(), Event()
+
+    def wait(_: object) -> tuple[int, bytes]:
+        asked.set()
+        may_answer.wait(60)
+        return 200, b"{}"
+
+    wire.answers["/weight_info"] = wait
+    client = VllmClient(wire.url)
+    with ThreadPoolExecutor(1) as pool:
+        reply = pool.submit(client.get, "/weight_info")
+        assert asked.wait(60)
+        client.hang_up()
+        with pytest.raises(RolloutServerError, match="does not answer"):
+            reply.result(timeout=30)
+        may_answer.set()
 
 
 def test_events_come_until_the_stream_says_that_it_is_done(wire: Wire) -> None:

@@ -1,14 +1,14 @@
-"""Fixtures of the tests against real vLLM servers: one server of each family for the session."""
+"""A real vLLM server of a tiny random model, clips, and a learner's side of it."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from helpers.training_world import write_clip, write_still
-from helpers.vllm_servers import need_engines, served_folder, vllm_server
+from helpers.vllm_servers import served_folder, vllm_server
 
 from media.sampling import FrameSpec
 from schemas.traces import TEMPLATES
@@ -45,18 +45,17 @@ class Served:
         return model
 
     def send(self, model: Any) -> None:
-        self.engine.pause()
-        self.engine.send_weights(model)
-        self.engine.resume()
+        """By a sender of its own: whoever else has sent weights since does not matter."""
+        engine = VllmRollouts(self.client, self.inputs)
+        engine.pause()
+        engine.send_weights(model)
+        engine.resume()
+        engine.close()
 
 
-@pytest.fixture(scope="session", params=["qwen2.5-vl", "qwen3-vl"])
-def served(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
-    """A server of a tiny random model, without a warm-up; its weights are those of its folder."""
-    need_engines()
-    family, root = request.param, tmp_path_factory.mktemp("served")
+@contextlib.contextmanager
+def serving(family: str, root: Path) -> Iterator[Served]:
+    """A server without a warm-up; its weights are those of its folder."""
     folder, clips = served_folder(family), root / "clips"
     write_clip(clips / "slow.mp4", size=(84, 112))  # cells 1 s apart
     write_clip(clips / "dense.mp4", rate=8, size=(84, 112), seed=1)  # 0.25 s apart
