@@ -9,8 +9,10 @@ from helpers.launched_runs import finish, kill_after, launched, same_weights
 from helpers.training_world import small_world, tiny_model_folder
 
 from train.recipes import FOLDER
+from train.trainers.checkpoint_files import last_whole_checkpoint
 
 STEPS, KILLED_AFTER = 3, 1
+MARK = 12345.0
 
 
 def options(world: Path, out: Path, *more: str) -> list[str]:
@@ -22,6 +24,14 @@ def options(world: Path, out: Path, *more: str) -> list[str]:
         "--learning-rate", "1e-3", "--max-steps", str(STEPS), "--save-steps", "1",
         "--logging-steps", "1", "--use-cpu", "--ddp-backend", "gloo", *more,
     ]  # fmt: skip
+
+
+def mark_first_loss(checkpoint: Path | None) -> None:
+    """A run that begins anew ends with the same weights: this is how it would be noticed."""
+    assert checkpoint is not None
+    state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    state["log_history"][0]["loss"] = MARK
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state), "utf-8")
 
 
 def losses(out: Path) -> list[float]:
@@ -55,6 +65,7 @@ def test_a_killed_run_goes_on_to_the_bit(
     finish(words(whole), repository, log)
     kill_after(cut / f"checkpoint-{KILLED_AFTER}", words(cut), repository, log)
     assert not (cut / "report.json").exists()
+    mark_first_loss(last_whole_checkpoint(cut, num_processes=2))
     finish(words(cut), repository, log)
     for saved in ["model.safetensors", *(["adapter/adapter_model.safetensors"] if more else [])]:
         assert same_weights(whole / saved, cut / saved)
