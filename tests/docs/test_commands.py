@@ -31,10 +31,14 @@ OTHERS = {
     "--use_fsdp",
     # of vLLM's server
     "--logprobs-mode",
+    "--max-model-len",
     "--max-num-batched-tokens",
     "--no-enable-chunked-prefill",
     "--trust-request-mm-kwargs",
     "--weight-transfer-config",
+    # of ms-swift
+    "--num_generations",
+    "--reward_funcs",
 }
 OF_PLUGINS = {"--entropy-strength"}  # docs/extending.md writes the plugin
 WITH_TRL = ("train.sft", "train.rl", "train.plan")
