@@ -35,6 +35,7 @@ from cli.exit_status import (
 from cli.option_parser import OptionParser, is_list, option_name, option_parser
 from cli.plugins import load_plugins_of
 from cli.saved_options import (
+    changed_options,
     differing_options,
     print_config,
     refuse_changed_options,
@@ -52,6 +53,7 @@ __all__ = [
     "CommandStopped",
     "Config",
     "UsageError",
+    "changed_options",
     "config_parser",
     "differing_options",
     "exit_with_usage_error",

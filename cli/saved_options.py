@@ -12,12 +12,20 @@ from schemas.serialization import write_text
 
 
 def print_config(config: Config, file: TextIO | None = None) -> None:
-    """The resolved configuration as YAML that `--config` takes; on stderr by default."""
-    lines = (
-        f"{name.replace('_', '-')}: {json.dumps(value, ensure_ascii=False)}"
+    """The options that differ from the defaults, as YAML that `--config` takes; on stderr by
+    default. `save_config` writes all of them."""
+    for name, value in changed_options(config).items():
+        say(f"{name.replace('_', '-')}: {json.dumps(value, ensure_ascii=False)}", file)
+
+
+def changed_options(config: Config) -> dict[str, Any]:
+    """Options whose values differ from the defaults, required ones included, as JSON values."""
+    fields = type(config).model_fields
+    return {
+        name: value
         for name, value in config.as_json().items()
-    )
-    say("\n".join(lines), file)
+        if getattr(config, name) != fields[name].get_default(call_default_factory=True)
+    }
 
 
 def save_config(config: Config, path: Path) -> None:

@@ -15,19 +15,26 @@ at crucial frames a larger weight. The output folder holds checkpoints, `model/`
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from cli.config import UsageError, exit_with_usage_error, run_command, say
 from cli.output_folder import check_folder, claim_folder, has_begun, left_as_it_was
 from cli.plugins import load_plugins_of
+from schemas.annotations.columns import parse_columns
 from schemas.annotations.reader import UnreadableRow, read_questions
 from schemas.questions import VideoQuestion
-from train.early_checks import refuse_missing_model, refuse_missing_trackers
+from train.early_checks import needing_video, refuse_missing_model, refuse_missing_trackers
 from train.plan import print_plan
 from train.rl_checks import algorithm_of, check_questions, resolve_settings
-from train.rl_options import MAY_CHANGE_ON_RESUME, REFUSED, RlOptions, rl_config_class
+from train.rl_options import (
+    MAY_CHANGE_ON_RESUME,
+    REFUSED,
+    TRL_DEFAULTS,
+    RlOptions,
+    rl_config_class,
+)
 from train.trainers.distributed import num_processes, process_number
 from train.training_options import (
     print_training_options,
@@ -53,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if has_begun(config.output_dir, PROG):
         refuse_changed_training_options(config, trl, config.output_dir, MAY_CHANGE_ON_RESUME)
     if process_number() == 0:
-        print_training_options(config, trl | settings.trl)
+        print_training_options(config, trl | _beside_defaults(settings.trl))
     if config.dry_run:
         return print_plan(config, settings.trl)
     # torch, transformers and TRL: the checks above need none of them
@@ -85,6 +92,11 @@ def _check_early(config: RlOptions) -> None:
     refuse_missing_model(config.model)
 
 
+def _beside_defaults(trl: Mapping[str, Any]) -> dict[str, Any]:
+    """TRL's options without those that every run has."""
+    return {name: value for name, value in trl.items() if TRL_DEFAULTS.get(name, ...) != value}
+
+
 def _begin(config: RlOptions, trl: dict[str, Any]) -> None:
     """The folder becomes this run's: model, data and judge are there."""
     if process_number() == 0:
@@ -102,7 +114,11 @@ def _questions(config: RlOptions) -> list[VideoQuestion]:
     questions, unreadable = [], []
     try:
         rows = read_questions(
-            config.questions, format=config.format, strip_prefix=config.strip_prefix
+            config.questions,
+            format=config.format,
+            strip_prefix=config.strip_prefix,
+            columns=parse_columns(config.columns),
+            media_root=config.media_root,
         )
         for number, row in enumerate(rows):
             if config.limit is not None and number >= config.limit:
@@ -118,7 +134,14 @@ def _questions(config: RlOptions) -> list[VideoQuestion]:
             f"{len(unreadable)} of {len(questions) + len(unreadable)} rows of {config.questions}"
             f" cannot be read; the first, row {unreadable[0].row}: {unreadable[0].detail}"
         )
-    return questions
+    if config.needs_video == "all":
+        return questions
+    return needing_video(
+        questions,
+        lambda question: question.answerable_blind,
+        called="questions",
+        is_printed=process_number() == 0,
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """The end of a reinforcement learning run: the trained model, its adapter, and their card."""
 
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cli.config import changed_options, say
 from cli.output_folder import full_disk_is_told
 from media.sampling import FrameSpec
 from schemas.prompting import task_prompt
@@ -20,14 +23,14 @@ from train.monitoring.model_card import (
     VIDEO_P2R,
     ModelCard,
     Paper,
-    changed_options,
 )
+from train.monitoring.rl_report import write_rl_report
 from train.rewards.plan import ROLES, RewardPlan
 from train.rl_checks import Settings
 from train.rl_options import RlOptions
 from train.trainers.distributed import is_first_process
 from train.trainers.grpo_trainer import VideoGRPOTrainer
-from train.trainers.sharded import merged_again, save_whole_model
+from train.trainers.sharded import is_spread, merged_again, save_whole_model
 
 MODEL_FOLDER = "model"
 
@@ -69,17 +72,14 @@ def model_card(
 def save_model(
     trainer: VideoGRPOTrainer, config: RlOptions, processor: Any, card: ModelCard
 ) -> None:
-    """The trained model as an ordinary one; with LoRA its adapter beside it. All processes call it.
-
-    A model under DeepSpeed keeps its adapter apart, and the format of training.
-    """
+    """The trained model as an ordinary one; with LoRA its adapter beside it. All processes call
+    it."""
     folder, adapter = config.output_dir / MODEL_FOLDER, config.output_dir / "adapter"
-    is_merged = config.lora_rank and not trainer.is_deepspeed_enabled
-    model, dtype = trainer.accelerator.unwrap_model(trainer.model), None
-    if not trainer.is_deepspeed_enabled:
-        dtype = save_dtype(config.model, config.save_dtype)
+    is_merged = bool(config.lora_rank)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    dtype = save_dtype(config.model, config.save_dtype)
     saved = adapter if is_merged else folder
-    if trainer.is_fsdp_enabled:
+    if is_spread(trainer):
         save_whole_model(trainer, saved, None if is_merged else dtype)
     else:
         if dtype is not None and not config.lora_rank:
@@ -87,12 +87,35 @@ def save_model(
         trainer.save_model(str(saved))
     if is_first_process() and is_merged:
         with full_disk_is_told(folder):
-            if trainer.is_fsdp_enabled:
+            if is_spread(trainer):
                 merged = merged_again(model, config.model, config.dtype, adapter)
                 save_ordinary(merged, processor, folder, dtype)
             else:
                 save_merged(model, processor, folder, dtype)
         card.write(folder)
+
+
+def report_end(config: RlOptions, card: ModelCard) -> None:
+    """Write the run's report, and print where everything is, what the judge cost, what is next."""
+    out = config.output_dir
+    totals = write_rl_report(out, card)
+    where = [f"the model is in {out / MODEL_FOLDER}", f"the report in {out / 'report.md'}"]
+    if (index := out / "pages" / "index.html").exists():
+        where.append(f"pages of rollouts in {index}")
+    say(", ".join(where), sys.stdout)
+    if config.judge is not None:
+        price = f"${totals.judge_cost_usd:,.2f} where the price is known"
+        say(f"the judge {config.judge}: {totals.judge_calls:,} calls, {price}", sys.stdout)
+    options = {
+        "--model": out / MODEL_FOLDER,
+        "--questions": "HELD_OUT.json",
+        "--media-root": config.media_root,
+        "--frames": config.frames,
+        "--output-dir": out / "evaluation",
+    }
+    words = [str(word) for option in options.items() for word in option]
+    command = shlex.join(["python", "-m", "train.evaluate", *words])
+    say(f"next, on questions that are not among these: {command}", sys.stdout)
 
 
 def _rewards(plan: RewardPlan) -> str:

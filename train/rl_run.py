@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from train.modeling.loading import (
 from train.modeling.lora import adapter_from_options, base_of_adapter
 from train.modeling.numerics import NotFiniteError
 from train.modeling.vision_cache import vision_tower
+from train.monitoring.console import RL_COLUMNS, Column, StepConsole, quieten_libraries
 from train.monitoring.rl_callback import RunReports
 from train.rewards.group_rewarder import (
     GroupRewarder,
@@ -42,11 +44,12 @@ from train.rewards.group_rewarder import (
 from train.rewards.judge_client import JudgeClient
 from train.rewards.segment_rewards import RewardConfig
 from train.rl_checks import Settings
-from train.rl_ending import model_card, save_model
+from train.rl_ending import model_card, report_end, save_model
 from train.rl_options import RlOptions, refuse_taken_options
 from train.rl_rollouts import opened_engine, tolerance_of
+from train.rollouts.sampler import sample_rollouts
 from train.rollouts.streaming import RolloutServerError
-from train.sharding_options import NOT_SUPPORTED
+from train.sharding_options import take_deepspeed_option
 from train.trainers.checkpoint_files import checkpoint_to_resume, only_run_in, state_of
 from train.trainers.checkpoints import StopAtBoundary, after_divergence
 from train.trainers.distributed import (
@@ -57,7 +60,7 @@ from train.trainers.distributed import (
 )
 from train.trainers.grpo_trainer import VideoGRPOTrainer
 from train.trainers.parity_check import ParityError, check_parity
-from train.trainers.sharded import read_weights_in_every_process
+from train.trainers.sharded import prepare_deepspeed, read_weights_in_every_process
 from train.trainers.trl_imports import GRPOConfig
 
 _log = logging.getLogger(__name__)
@@ -89,6 +92,7 @@ def run(
             judge = closing.enter_context(_judge(config))
             judge.check()
         arguments = _arguments(config, settings)
+        quieten_libraries(arguments.log_level)
         processor = load_processor(config.model)
         loader = closing.enter_context(
             FrameLoader.from_options(config, config.media_root, workers=config.decode_workers)
@@ -112,6 +116,7 @@ def run(
             pages_every=config.pages_every,
             page_groups=config.page_groups,
         )
+        console = closing.enter_context(StepConsole(_columns(config)))
         stop = closing.enter_context(StopAtBoundary())
         rewarder = _rewarder(config, settings, judge, inputs, stop)
         closing.callback(rewarder.close)
@@ -131,6 +136,11 @@ def run(
                 weighting=settings.weighting,
             ),
             rewarder=rewarder,
+            rollout_source=partial(
+                sample_rollouts,
+                groups_at_once=config.groups_at_once,
+                merge_adapters=config.merge_adapters,
+            ),
             engine=engine,
             rollouts_ahead=config.rollouts_ahead,
             importance_cap=config.importance_cap,
@@ -138,18 +148,28 @@ def run(
             observe=reports.observe,
             before_first_step=check_and_begin,
             share_prompts=config.share_prompts,
+            completions_per_pass=config.completions_per_pass,
             peft_config=adapter_from_options(config, family),
-            callbacks=[stop, reports],
+            callbacks=[stop, reports, console],
             write_card=card.write,
         )
         stop.trainer = trainer
+        console.replace_bars_of(trainer)
         status = _train(trainer, checkpoint, stop)
         if status == EXIT_OK:
             status = EXIT_ROWS_FAILED if rows.lost else EXIT_OK
             save_model(trainer, config, processor, card)
+            if is_first_process():
+                report_end(config, card)
         for number, reason in rows.lost.items():
             say(f"row {number} was not used: {reason}")
         return status
+
+
+def _columns(config: RlOptions) -> list[Column]:
+    """Of the console; a run without a judge waits for none."""
+    without = () if config.judge else ("judge/seconds_waited",)
+    return [each for each in RL_COLUMNS if each.keys != without]
 
 
 def _train(trainer: VideoGRPOTrainer, checkpoint: Path | None, stop: StopAtBoundary) -> int:
@@ -233,16 +253,16 @@ def _arguments(config: RlOptions, settings: Settings) -> GRPOConfig:
     given = dict(settings.trl)
     if settings.is_sharded:
         os.environ["ACCELERATE_USE_FSDP"] = "true"  # the one spelling that accelerate reads
+    take_deepspeed_option(given, os.environ)
     on_gpu = torch.cuda.is_available() and not given.get("use_cpu", False)
     given.setdefault("bf16", on_gpu and not given.get("fp16", False))
     given.setdefault("gradient_checkpointing", on_gpu)  # memory is what it saves
+    given.setdefault("dataloader_pin_memory", on_gpu)
     try:
         arguments = GRPOConfig(output_dir=str(config.output_dir), **given)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from None
-    plugin = getattr(arguments, "deepspeed_plugin", None)
-    if plugin is not None and plugin.zero_stage == 3:
-        raise UsageError(f"DeepSpeed ZeRO-3 {NOT_SUPPORTED}")
+    prepare_deepspeed(arguments)
     if settings.is_sharded and arguments.beta and not config.lora_rank:
         read_weights_in_every_process(arguments)
     return arguments

@@ -12,6 +12,7 @@ step). Settings that the paper leaves out are those of the code that it builds o
 passes the video on, restricts the loss to the completion, and never cuts a row.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -22,6 +23,8 @@ from cli.output_folder import check_folder, claim_folder, has_begun, left_as_it_
 from train.early_checks import refuse_missing_model, refuse_missing_trackers
 from train.plan import print_plan
 from train.sft_options import MAY_CHANGE_ON_RESUME, REFUSED, SftConfig, accumulation_steps
+from train.sharding_options import refuse_other_deepspeed, take_deepspeed_option
+from train.trainers.distributed import num_processes
 from train.training_options import (
     parse_training_command,
     print_training_options,
@@ -53,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check=_check_early,
     )
     refuse_missing_trackers(trl.get("report_to", _REPORT_TO))
+    refuse_other_deepspeed(trl, os.environ, num_processes=num_processes())
     if has_begun(config.output_dir, PROG):
         refuse_changed_training_options(config, trl, config.output_dir, MAY_CHANGE_ON_RESUME)
     if config.dry_run:
@@ -87,6 +91,7 @@ def _train(
     from schemas.runs import start_run
     from train.modeling.loading import load_processor, processor_family
     from train.modeling.numerics import NotFiniteError
+    from train.monitoring.console import SFT_COLUMNS, StepConsole, quieten_libraries
     from train.sft_ending import finish, model_card
     from train.sft_setup import prepare_data, refuse_changed_content
     from train.trainers.checkpoint_files import checkpoint_to_resume
@@ -94,6 +99,7 @@ def _train(
     from train.trainers.distributed import is_first_process
     from train.trainers.sft_trainer import StopOnSignal
 
+    quieten_libraries(arguments.log_level)
     run = start_run([PROG, *sys.argv[1:]], config.as_json() | {"trl": trl})
     inputs, data = prepare_data(config, loader, load_processor(config.model))
     refuse_changed_content(config, data.dataset_id)
@@ -103,6 +109,9 @@ def _train(
     trainer = _trainer(config, arguments, inputs, data, closing, card)
     stop = StopOnSignal()
     trainer.add_callback(stop)
+    console = closing.enter_context(StepConsole(SFT_COLUMNS))
+    trainer.add_callback(console)
+    console.replace_bars_of(trainer)
     if is_first_process():
         claim_folder(config.output_dir, PROG)
         save_training_options(config, trl, config.output_dir)
@@ -128,6 +137,7 @@ def _arguments(config: SftConfig, trl: dict[str, Any]) -> Any:
     """TRL's configuration: our options and the paper's defaults, then the user's TRL options."""
     import torch
 
+    from train.trainers.sharded import prepare_deepspeed
     from train.trainers.trl_imports import SFTConfig
 
     on_gpu = torch.cuda.is_available() and not trl.get("use_cpu")
@@ -153,11 +163,14 @@ def _arguments(config: SftConfig, trl: dict[str, Any]) -> Any:
         "remove_unused_columns": False,
         "dataset_kwargs": {"skip_prepare_dataset": True},
     }
+    given = ours | trl
+    take_deepspeed_option(given, os.environ)
     try:
-        arguments = SFTConfig(**(ours | trl))
+        arguments = SFTConfig(**given)
     except (ValueError, TypeError, ImportError) as error:
         raise UsageError(f"TRL does not take these options: {error}") from None
     arguments.gradient_accumulation_steps = accumulation_steps(config, arguments.world_size)
+    prepare_deepspeed(arguments)
     return arguments
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cli.config import changed_options
 from cli.output_folder import full_disk_is_told
 from media.sampling import FrameSpec
 from schemas.questions import VideoQuestion
@@ -10,13 +11,13 @@ from train.data.model_inputs import VideoInputs
 from train.modeling.families import ModelFamily
 from train.modeling.loading import save_dtype
 from train.modeling.lora import save_merged, save_ordinary
-from train.monitoring.model_card import VIDEO_P2R, ModelCard, changed_options
+from train.monitoring.model_card import VIDEO_P2R, ModelCard
 from train.monitoring.sft_report import write_report
 from train.monitoring.template_adherence import Adherence, measure_adherence
 from train.sft_options import SftConfig
 from train.sft_setup import SftData
 from train.trainers.distributed import is_first_process, wait_for_all_processes
-from train.trainers.sharded import merged_again, save_whole_model
+from train.trainers.sharded import is_spread, merged_again, save_whole_model
 
 ADAPTER = "adapter"
 
@@ -62,10 +63,9 @@ def finish(
     generation = trainer.accelerator.unwrap_model(trainer.model).generation_config
     ends = _end_ids(generation)
     generation.eos_token_id = ends[0] if len(ends) == 1 else ends
-    is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     dtype = _save(config, trainer)
     why_not = ""
-    if is_sharded:
+    if is_spread(trainer):
         why_not = "the model is spread over processes; python -m train.evaluate measures it"
     elif not data.held_out_questions:
         why_not = "no questions were held out (--held-out-rows, --held-out-questions)"
@@ -73,7 +73,7 @@ def finish(
         adherence = None
         if not why_not:
             adherence = _adherence(config, trainer, inputs, data.held_out_questions)
-        if config.lora_rank and not trainer.is_deepspeed_enabled:
+        if config.lora_rank:
             _save_merged(config, trainer, inputs, dtype)
             card.write(out)
         write_report(
@@ -94,15 +94,10 @@ def finish(
 
 
 def _save(config: SftConfig, trainer: Any) -> Any:
-    """Save the trained weights, or the adapter. -> The format of whole models (None: training's).
-
-    Under DeepSpeed an adapter stays apart, and the format of training.
-    """
-    dtype = None
-    if not trainer.is_deepspeed_enabled:
-        dtype = save_dtype(config.model, config.save_dtype)
+    """Save the trained weights or adapter. -> The format of whole models (None: training's)."""
+    dtype = save_dtype(config.model, config.save_dtype)
     saved = config.output_dir / ADAPTER if config.lora_rank else config.output_dir
-    if trainer.is_fsdp_enabled:
+    if is_spread(trainer):
         save_whole_model(trainer, saved, None if config.lora_rank else dtype)
         return dtype
     if dtype is not None and not config.lora_rank:
@@ -115,7 +110,7 @@ def _save_merged(config: SftConfig, trainer: Any, inputs: VideoInputs, dtype: An
     """Save the adapter and its base as one model; the trainer's is used up by it."""
     out, model = config.output_dir, trainer.accelerator.unwrap_model(trainer.model)
     with full_disk_is_told(out):
-        if trainer.is_fsdp_enabled:
+        if is_spread(trainer):
             merged = merged_again(model, config.model, config.dtype, out / ADAPTER)
             save_ordinary(merged, inputs.processor, out, dtype)
         else:

@@ -9,6 +9,7 @@ from helpers.example_config import REQUIRED, read
 
 from cli.config import (
     UsageError,
+    changed_options,
     differing_options,
     print_config,
     refuse_changed_options,
@@ -85,3 +86,12 @@ def test_a_folder_that_was_moved_resumes(tmp_path: Path) -> None:
     moved = read(*REQUIRED, "--out", str(tmp_path))
     assert moved.output_dir == tmp_path
     assert differing_options(moved, path) == []
+
+
+def test_only_options_that_differ_are_printed() -> None:
+    config = read(*REQUIRED, "--limit", "3")
+    assert changed_options(config).keys() == {"questions", "output_dir", "limit"}
+    printed = io.StringIO()
+    print_config(config, printed)
+    assert "limit: 3\n" in printed.getvalue()
+    assert len(printed.getvalue().splitlines()) == len(changed_options(config))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -65,6 +66,18 @@ def steps_of(out: Path) -> list[float | None]:
 def test_a_run_tells_its_steps_and_leaves_a_model(world: Path, tmp_path: Path) -> None:
     done = run(*command(world, tmp_path, "--max-steps", "2", "--report-to", "tensorboard"))
     assert done.returncode == 0, done.stderr[-3000:]
+    said = [line for line in done.stderr.splitlines() if not re.match(r"[a-z0-9-]+: ", line)]
+    assert [line[:10] for line in said] == ["step 1/2  ", "step 2/2  "], "a line a step, no more"
+    assert "judge wait" in said[0]
+    ended = done.stdout.splitlines()
+    assert ended[0].startswith(f"the model is in {tmp_path / 'model'}, the report in ")
+    assert ended[1].startswith("the judge oracle:0: ")
+    assert ended[2].split(": ")[1].startswith("python -m train.evaluate --model ")
+    assert len(ended) == 3
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [step for step, _ in report["curves"]["entropy"]] == [1, 2]
+    index = (tmp_path / "pages" / "index.html").read_text()
+    assert [f"step-00000{step}.html" in index for step in (1, 2, 3)] == [False, True, False]
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2]
     for key in ("loss", "kl", "rewards/reasoning/accuracy", "rewards/perception/format"):
@@ -94,6 +107,20 @@ def test_a_run_tells_its_steps_and_leaves_a_model(world: Path, tmp_path: Path) -
     other = run(*command(world, tmp_path, "--max-steps", "4", "--report-to", "tensorboard"))
     assert other.returncode == 2
     assert "--max-steps was 2, is now 4" in other.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+def test_a_terminal_gets_a_table_that_grows_in_its_place(world: Path, tmp_path: Path) -> None:
+    """`script` gives the command a terminal."""
+    words = command(world, tmp_path / "out", "--max-steps", "2", "--pages-every", "0")
+    done = run("script", "--quiet", "--return", "--command", shlex.join(words), "/dev/null")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert done.stdout.count("\x1b[2K") > 1, "the table of step 1 is erased for that of step 2"
+    table = done.stdout.rpartition("judge wait")[2]
+    assert "1/2" in table
+    assert "2/2" in table
+    assert "'loss'" not in done.stdout
 
 
 @pytest.mark.heavy

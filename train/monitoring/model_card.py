@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.config import Config
 from cli.markdown_page import front_matter, render_markdown
 from media.sampling import FrameSpec
 from schemas.prompting import save_prompt_files
@@ -133,16 +132,6 @@ class ModelCard:
             "tags": ["video", "chain-of-thought", self.command],
             **licence_of(self.base_model),
         }
-
-
-def changed_options(config: Config) -> dict[str, Any]:
-    """Options whose values differ from the defaults, required ones included, as JSON values."""
-    fields = type(config).model_fields
-    return {
-        name: value
-        for name, value in config.as_json().items()
-        if getattr(config, name) != fields[name].get_default(call_default_factory=True)
-    }
 
 
 def licence_of(model: str | Path) -> dict[str, str]:

@@ -9,6 +9,8 @@ from typing import Any
 from train.algorithms.appo import AppoConfig
 from train.algorithms.token_weighting import TokenWeighting
 from train.data.model_inputs import VideoInputs
+from train.monitoring.rl_report import METRICS_FILE
+from train.monitoring.rollout_index import page_name, write_rollout_index
 from train.monitoring.rollout_page import write_rollout_page
 from train.monitoring.rollout_records import write_rollout_records
 from train.monitoring.step_metrics import MetricsFile, step_metrics
@@ -65,7 +67,7 @@ class RunReports(TrainerCallback):  # type: ignore[misc]
         self._missing = MissingRewards(reward_names)
         self._metrics = None
         if is_first_process():
-            self._metrics = MetricsFile(folder / "metrics.jsonl", last_step=last_step)
+            self._metrics = MetricsFile(folder / METRICS_FILE, last_step=last_step)
 
     def observe(self, report: StepReport) -> Mapping[str, float]:
         """The step's metrics, over all processes; and its page, where one is due."""
@@ -99,6 +101,8 @@ class RunReports(TrainerCallback):  # type: ignore[misc]
             return
         values = {name: math.nan if value is None else float(value) for name, value in logs.items()}
         self._metrics.append(state.global_step, values)
+        if (self._folder / "pages" / page_name(state.global_step)).exists():
+            write_rollout_index(self._folder)
 
     def _write_page(self, report: StepReport) -> None:
         groups = report.groups[: self._page_groups]
@@ -111,7 +115,7 @@ class RunReports(TrainerCallback):  # type: ignore[misc]
             step=report.step,
             config=self._page_config,
         )
-        page = self._folder / "pages" / f"{name}.html"
+        page = self._folder / "pages" / page_name(report.step)
         page.parent.mkdir(exist_ok=True)
         write_rollout_page(
             page,

@@ -9,10 +9,11 @@ the rewards and advantages of each segment.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cli.html_page import ByteBudget, write_page
+from cli.html_page import ByteBudget, FacetNumbers, write_page
 from schemas.questions import VideoQuestion
 from train.algorithms.appo import AppoConfig
 from train.data.frame_loader import FrameLoader
+from train.monitoring.rollout_index import INDEX, NEXT_PAGE, page_before
 from train.monitoring.rollout_tokens import LEVELS
 from train.monitoring.rollout_views import shown_group
 from train.rollouts.segments import TokenBytes
@@ -46,6 +47,9 @@ def write_rollout_page(
         shown_group(group, loader, cell_seconds, token_bytes, config, room)
         for group in sorted(scored, key=lambda group: not _has_contrast(group, config))
     ]
+    types = FacetNumbers()
+    for group in shown:
+        types.number(group.question.problem_type.value)
     heading = f"Rollouts of step {step:,}"
     write_page(
         path,
@@ -53,6 +57,10 @@ def write_rollout_page(
         {
             "heading": heading,
             "groups": shown,
+            "types": types.numbers,
+            "index": INDEX,
+            "before": page_before(path.parent, step),
+            "next_page": NEXT_PAGE,
             "has_weights": any(group.weights is not None for group in scored),
             "has_attention": any(group.frame_attention is not None for group in scored),
             "weights": [

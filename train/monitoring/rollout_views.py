@@ -76,6 +76,13 @@ class ShownGroup:
     stills: tuple[ShownFrame, ...]
     scale: str
     sides: tuple[ShownSide, ...]
+    """The correct rollouts, then the wrong ones."""
+
+    @property
+    def outcome(self) -> str:
+        """Whether its rollouts are `correct`, `wrong`, or `both`."""
+        correct, wrong = (bool(side.rollouts) for side in self.sides)
+        return "both" if correct and wrong else "correct" if correct else "wrong"
 
 
 def shown_group(

@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from cli.markdown_page import cell
 from schemas.serialization import write_text
+from train.monitoring.curves import Points, draw_curves, points_of
 from train.monitoring.template_adherence import Adherence
 
 _CURVES = {
@@ -18,9 +16,6 @@ _CURVES = {
     "learning_rate": "learning rate",
 }
 REPORT = "report.json"
-_LINE, _INK = "#2a6f97", "#22303c"
-
-Points = Sequence[tuple[int, float]]
 
 
 def write_report(
@@ -35,11 +30,10 @@ def write_report(
     """Write the report. `facts` go into it as they are; `log` is the trainer's history of this run
     and of the runs that it resumes.
     """
-    curves = {
-        name: [(int(entry["step"]), float(entry[name])) for entry in log if name in entry]
-        for name in (*_CURVES, "grad_norm", "data_wait_share")
-    }
-    _draw_curves({title: curves[name] for name, title in _CURVES.items()}, out / "curves.png")
+    names = (*_CURVES, "grad_norm", "data_wait_share")
+    curves = {name: points_of(log, name) for name in names}
+    panels = {title: {name: curves[name]} for name, title in _CURVES.items()}
+    draw_curves(panels, out / "curves.png")
     report = {
         "run": run,
         **facts,
@@ -106,19 +100,3 @@ def _adherence_lines(adherence: Adherence | None, why_not: str) -> list[str]:
             "",
         ]
     return lines
-
-
-def _draw_curves(curves: Mapping[str, Points], path: Path) -> None:
-    """One panel per curve, (step, value) each, without a display and without global state."""
-    figure = Figure(figsize=(4.2 * len(curves), 2.8), layout="constrained")
-    panels = figure.subplots(1, len(curves), squeeze=False)[0]
-    for axes, (name, points) in zip(panels, curves.items(), strict=True):
-        if points:
-            steps, values = zip(*points, strict=True)
-            axes.plot(steps, values, color=_LINE, marker="." if len(points) < 30 else None)
-        axes.set_title(name, color=_INK, fontsize=11)
-        axes.set_xlabel("step", color=_INK)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-    FigureCanvasAgg(figure)
-    figure.savefig(path, format="png", dpi=120, metadata={"Software": None})

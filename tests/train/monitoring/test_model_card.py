@@ -19,10 +19,8 @@ from train.monitoring.model_card import (
     GRPO,
     VIDEO_P2R,
     ModelCard,
-    changed_options,
     licence_of,
 )
-from train.sft_options import SftConfig
 
 HOSTILE = (
     "a|b\n| c | d |\n\n# Owned <script>alert(1)</script> `x` ```\n[a](http://e/) "
@@ -157,17 +155,4 @@ def test_a_licence_is_that_of_the_base_or_left_to_fill_in(tmp_path: Path) -> Non
         "pipeline_tag": "video-text-to-text",
         "tags": ["video", "chain-of-thought", "train.rl"],
         "license": "apache-2.0",
-    }
-
-
-def test_only_options_that_differ_are_listed() -> None:
-    config = SftConfig(
-        model="base", dataset=(Path("d"),), media_root=Path("m"), output_dir=Path("o"), seed=7
-    )
-    assert changed_options(config) == {
-        "model": "base",
-        "dataset": ["d"],
-        "media_root": "m",
-        "output_dir": "o",
-        "seed": 7,
     }

@@ -115,7 +115,7 @@ class Article(HTMLParser):
 
 
 def articles(html: str) -> list[Article]:
-    return [Article(part) for part in html.split('<article class="group">')[1:]]
+    return [Article(part) for part in html.split('<article class="group"')[1:]]
 
 
 def right_places(group: ScoredGroup) -> list[int]:
@@ -296,6 +296,14 @@ def test_a_browser_shows_it_without_asking_for_anything(
             ".map((one) => getComputedStyle(one).backgroundColor)).size"
         )
         assert tints > 2
+        shown_now = "[...document.querySelectorAll('article')].filter((one) => !one.hidden).length"
+        choose = "(name, value) => { const one = document.querySelector(`select[name=${name}]`);"
+        choose += " one.value = value; one.dispatchEvent(new Event('input', {bubbles: true})); }"
+        assert browser.run(shown_now) == 2
+        browser.run(f"({choose})('outcome', 'correct')")
+        assert browser.run(shown_now) == 0, "both groups have right and wrong rollouts"
+        browser.run(f"({choose})('outcome', 'both')")
+        assert browser.run(shown_now) == 2
         asked = [url for url in browser.requested_addresses() if not url.startswith("data:")]
-        assert asked == [path.as_uri()]
+        assert {url.partition("#")[0] for url in asked} == {path.as_uri()}
         assert browser.complaints() == []
