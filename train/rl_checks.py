@@ -5,12 +5,15 @@ Each check raises UsageError with one sentence: what was given, what was expecte
 the questions. Neither imports torch.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cli.config import UsageError
+from judges.backends.registry import takes_no_money
+from judges.backends.session import call_limits
 from schemas.questions import VideoQuestion
 from schemas.traces import TEMPLATES, TraceTemplate
 from train.algorithms.registry import ADVANTAGES, TOKEN_WEIGHTINGS, AlgoSpec, parse_algo
@@ -25,6 +28,8 @@ from train.trainers.distributed import num_processes
 _TAG_TOKENS = 32
 _LOSSES_OF_TOKENS = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo")
 _RATIO_LEVELS = ("token", "sequence")
+_DDP_TIMEOUT_SECONDS = 1800  # transformers' TrainingArguments.ddp_timeout
+_UPDATE_IN_EVERY_BACKWARD = ("lomo", "adalomo")
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,11 @@ def resolve_settings(
     _check_loss(trl)
     _check_ratio(trl, given, algo)
     _check_boundaries(trl)
+    _check_passes(config, trl)
     _check_rewards(config, settings)
     _check_weighting(config, settings)
     _check_lengths(config, settings)
+    _check_silence(config, trl, num_processes)
     if not config.lora_rank and (config.lora_alpha or config.lora_targets or config.lora_dropout):
         raise UsageError("--lora-alpha, --lora-dropout and --lora-targets need --lora-rank")
     return settings
@@ -182,11 +189,13 @@ def _check_rollouts(config: RlOptions) -> None:
                 "--rollouts vllm asks a vLLM server for completions: give its address by"
                 " --vllm-url, such as http://127.0.0.1:8000 (docs/guides/vllm_rollouts.md)"
             )
-        return
-    for name in ("vllm_url", "trainer_host", "rollouts_ahead", "importance_cap"):
+        other, names = "inprocess", ["groups_at_once", "merge_adapters"]
+    else:
+        other, names = "vllm", ["vllm_url", "trainer_host", "rollouts_ahead", "importance_cap"]
+    for name in names:
         if getattr(config, name) != RlOptions.model_fields[name].default:
             option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} needs --rollouts vllm")
+            raise UsageError(f"{option} needs --rollouts {other}")
 
 
 def _check_ratio(trl: Mapping[str, Any], given: Mapping[str, Any], algo: AlgoSpec) -> None:
@@ -249,6 +258,17 @@ def _check_boundaries(trl: Mapping[str, Any]) -> None:
         )
 
 
+def _check_passes(config: RlOptions, trl: Mapping[str, Any]) -> None:
+    """The optimizer waits for the gradients of all passes of a step."""
+    optimizer = str(getattr(trl.get("optim"), "value", trl.get("optim", "")))
+    if config.completions_per_pass is not None and optimizer in _UPDATE_IN_EVERY_BACKWARD:
+        raise UsageError(
+            f"--optim {optimizer} changes weights in every backward pass, and"
+            f" --completions-per-pass {config.completions_per_pass} makes several for one step;"
+            " leave one of them out"
+        )
+
+
 def _least_multiple(micro_steps: int, accumulation: int) -> int:
     steps = 1
     while steps * accumulation % micro_steps:
@@ -285,6 +305,21 @@ def _check_rewards(config: RlOptions, settings: Settings) -> None:
         raise UsageError(
             f"--judge reads observations, but --template {config.template} has none; leave it out,"
             " or use --template p2r"
+        )
+
+
+def _check_silence(config: RlOptions, trl: Mapping[str, Any], num_processes: int) -> None:
+    """A judge that hangs in one process is given up before the others give that process up."""
+    if config.judge is None or num_processes == 1 or takes_no_money(config.judge):
+        return
+    longest = call_limits(config).seconds_of_silence(config.timeout_seconds)
+    patience = float(trl.get("ddp_timeout", _DDP_TIMEOUT_SECONDS))
+    if longest >= patience:
+        raise UsageError(
+            f"--timeout-seconds {config.timeout_seconds:g} and --concurrency {config.concurrency}"
+            f" let a judge that hangs hold a process for {longest:.0f} s, but the other processes"
+            f" end the run after {patience:.0f} s (--ddp-timeout); give a shorter timeout, or"
+            f" --ddp-timeout {math.ceil(longest) + 60}"
         )
 
 

@@ -19,6 +19,7 @@ from cli.option_groups import (
     FrameOptions,
     JudgeOptions,
     ModelOptions,
+    NeedsVideoOptions,
     OutputOptions,
     PluginOptions,
     QuestionFileOptions,
@@ -53,6 +54,9 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "local_batch_size",
         "device",
         "share_prompts",
+        "completions_per_pass",
+        "groups_at_once",
+        "merge_adapters",
         "vllm_url",
         "vllm_timeout_seconds",
         "trainer_host",
@@ -159,6 +163,7 @@ top."""
 class RlOptions(
     PluginOptions,
     QuestionFileOptions[Path],
+    NeedsVideoOptions,
     OutputOptions[Path],
     DryRunOptions,
     ModelOptions[str],
@@ -203,9 +208,19 @@ class RlOptions(
     "without separation")."""
     share_prompts: bool = True
     """Forward a prompt once for all of its completions; off is the plain path, same numbers."""
+    completions_per_pass: int | None = Field(None, ge=1)
+    """Most completions that are forwarded together, with a backward pass for them alone: less
+    memory, same gradients. Below --num-generations a group is forwarded in parts, each with the
+    prompt in front; by default all of --per-device-train-batch-size go together."""
     parity_check: bool = True
     """Before the first step, compare vision tokens, token ids and log-probs of one question between
     sampler and trainer, and refuse to start where they differ."""
+    groups_at_once: int | None = Field(None, ge=1)
+    """With --rollouts inprocess: most groups whose completions are sampled together; by default all
+    of a generation, which takes the least time and the most memory."""
+    merge_adapters: bool = True
+    """With --rollouts inprocess and --lora-rank: while completions are sampled, adapters are added
+    to copies of the weights; off needs no copies and more time."""
     rollouts_ahead: int = Field(0, ge=0, le=1)
     """With --rollouts vllm: 1 samples the next generation while this one is learned from, with
     weights that are one generation old; 0 waits for new weights."""

@@ -55,6 +55,14 @@ def test_a_recipe_is_planned_as_it_is(
     assert all(way["parts"]["reference"] == 0 for way in made["ways"])  # dapo has no KL term
 
 
+def test_parts_of_a_group_are_planned(capsys: pytest.CaptureFixture[str], folder: str) -> None:
+    """As --completions-per-pass asks for them."""
+    words = ("--model", folder, *SMALL, "--completions-per-pass", "3")
+    assert "+ 2 x 256) tokens at a time" in planned(capsys, *words)
+    made = json.loads(planned(capsys, *words, "--json"))
+    assert (made["group_size"], made["batch_size"], made["completions_per_pass"]) == (4, 4, 3)
+
+
 def test_gpus_that_draw_do_not_learn(capsys: pytest.CaptureFixture[str], folder: str) -> None:
     text = planned(capsys, "--model", folder, "--rollout-gpus", "2")
     assert "6 GPUs of 80 GB learn, 2 beside them draw" in text

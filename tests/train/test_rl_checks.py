@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 from helpers.training_world import question
-from pydantic import create_model
+from pydantic import ValidationError, create_model
 
 from cli.config import Config, UsageError
 from train.algorithms.appo import Strategy
@@ -245,6 +245,15 @@ def test_nothing_uploads_a_folder_with_other_peoples_pictures(option: str) -> No
         read_options([*given, "--output-dir", "o", f"--{option.replace('_', '-')}", "yes"])
 
 
+@pytest.mark.parametrize("optimizer", ["lomo", "adalomo"])
+def test_an_optimizer_that_does_not_wait_for_all_passes(optimizer: str) -> None:
+    words = refused(config(completions_per_pass=2, **SHORT), optim=optimizer)
+    assert f"--optim {optimizer} changes weights in every backward pass" in words
+    resolve_settings(config(**SHORT), {"optim": optimizer}, num_processes=1)
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        config(completions_per_pass=0)
+
+
 def test_checkpoints_at_the_end_of_generations_are_taken() -> None:
     for trl in ({"save_steps": 4, "num_iterations": 2}, {"save_strategy": "epoch"}):
         resolve_settings(config(**SHORT), trl, num_processes=1)
@@ -308,6 +317,25 @@ def test_what_only_a_rollout_server_reads_is_refused_without_one() -> None:
         settled(config("grpo", judge=None, rollouts="vllm"))
     url = {"rollouts": "vllm", "vllm_url": "http://h:1", "rollouts_ahead": 1}
     assert settled(config("grpo", judge=None, **url)).group_size == 8
+    for name, value in {"groups_at_once": 2, "merge_adapters": False}.items():
+        option = "--" + name.replace("_", "-")
+        with pytest.raises(UsageError, match=f"{option} needs --rollouts inprocess"):
+            settled(config("grpo", judge=None, **url, **{name: value}))
+
+
+def test_a_hanging_judge_is_given_up_before_the_process_group() -> None:
+    """9 x 200 s and 123.5 s between them are more than transformers' half an hour."""
+    judge = {"judge": "openai:judge@http://127.0.0.1:1/v1", "timeout_seconds": 200.0, **SHORT}
+    words = refused(config(**judge), processes=2)
+    assert words == (
+        "--timeout-seconds 200 and --concurrency 64 let a judge that hangs hold a process for"
+        " 1924 s, but the other processes end the run after 1800 s (--ddp-timeout); give a shorter"
+        " timeout, or --ddp-timeout 1984"
+    )
+    resolve_settings(config(**judge), {"ddp_timeout": 1984}, num_processes=2)
+    resolve_settings(config(**judge), {}, num_processes=1)
+    resolve_settings(config(**{**judge, "timeout_seconds": 120.0}), {}, num_processes=2)
+    assert "hold a process" in refused(config(**judge, concurrency=1), 2, ddp_timeout=3600)
 
 
 def test_choices_are_those_of_the_mathematics() -> None:

@@ -47,6 +47,22 @@ class WeightOptions(Protocol):
         """0 for no adapter."""
 
 
+class RlWeightOptions(WeightOptions, Protocol):
+    """Those of `train.rl`."""
+
+    @property
+    def completions_per_pass(self) -> int | None:
+        """Most completions that are forwarded together."""
+
+    @property
+    def groups_at_once(self) -> int | None:
+        """Most groups whose completions are sampled together in process."""
+
+    @property
+    def merge_adapters(self) -> bool:
+        """Whether adapters are added to copies of the weights meanwhile."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A question with its video, at its largest."""
@@ -78,7 +94,7 @@ class Job:
     tokens: int
     """Of the longest completion; in fine-tuning of the rest of the longest row."""
     groups: int
-    """Forwarded together."""
+    """Of a micro-batch."""
     groups_drawn: int
     """Drawn together; 0 in fine-tuning."""
     needs_reference: bool
@@ -89,11 +105,22 @@ class Job:
     weight_bytes: int | None
     """Of a weight; None: 4 where weights train, 2 where an adapter does."""
     lora_rank: int
+    per_pass: int | None = None
+    """Most completions that are forwarded together; None for all of a micro-batch."""
+    groups_at_once: int | None = None
+    """Most groups whose completions are drawn together; None for all that are drawn."""
+    merges_adapters: bool = True
+    """Whether copies of the adapted weights exist while completions are drawn."""
 
     @property
     def is_rl(self) -> bool:
         """Completions are drawn."""
         return self.group_size > 0
+
+    @property
+    def groups_together(self) -> int:
+        """Groups whose completions are drawn at the same time."""
+        return min(self.groups_drawn, self.groups_at_once or self.groups_drawn)
 
     @property
     def batch_size(self) -> int:
@@ -102,10 +129,22 @@ class Job:
 
     @property
     def row(self) -> RowShape:
-        """What is forwarded together."""
-        if self.is_rl:
-            return RowShape(self.groups, self.prompt.tokens, self.group_size, self.tokens)
-        return RowShape(self.groups, self.prompt.tokens + self.tokens, 0, 0)
+        """What is forwarded together: a micro-batch, or the largest of its passes
+        (`train.trainers.micro_batches.passes_of`)."""
+        if not self.is_rl:
+            return RowShape(self.groups, self.prompt.tokens + self.tokens, 0, 0)
+        at_most, size = self.batch_size, self.group_size
+        if self.per_pass is not None:
+            at_most = min(at_most, self.per_pass)
+        groups = at_most // size
+        if at_most < size:
+            groups, size = 1, ceil(size / ceil(size / at_most))
+        return RowShape(groups, self.prompt.tokens, size, self.tokens)
+
+    @property
+    def is_in_passes(self) -> bool:
+        """Whether a micro-batch is forwarded in several passes."""
+        return self.per_pass is not None and self.per_pass < self.batch_size
 
     def with_groups(self, groups: int) -> "Job":
         """The same with other groups at a time, and as many micro-batches of them drawn."""
@@ -113,15 +152,19 @@ class Job:
             self, groups=groups, groups_drawn=self.groups_drawn * groups // max(1, self.groups)
         )
 
+    def with_per_pass(self, per_pass: int) -> "Job":
+        """The same with at most so many completions forwarded together."""
+        return replace(self, per_pass=per_pass)
+
     def with_rank(self, rank: int) -> "Job":
         """The same with an adapter of this rank, or without one (0)."""
         return replace(self, lora_rank=rank)
 
     def passed(self, number: Precision) -> PassBytes:
-        """The learner's pass over a micro-batch."""
+        """The learner's pass over what it forwards together."""
         trains_tower = self.trains_tower and not self.lora_rank
         training = Training(self.lora_rank, trains_tower, self.checkpoints)
-        patches = self.groups * self.prompt.patches
+        patches = self.row.groups * self.prompt.patches
         if self.is_rl:
             return learner_pass(self.sizes, self.row, patches, number, training)
         predicted = self.groups * self.tokens
@@ -130,7 +173,7 @@ class Job:
 
 def rl_job(
     sizes: ModelSizes,
-    options: WeightOptions,
+    options: RlWeightOptions,
     trl: Mapping[str, Any],
     *,
     beta: float,
@@ -158,6 +201,9 @@ def rl_job(
         is_mixed=_is_mixed(trl),
         weight_bytes=_weight_bytes(options.dtype),
         lora_rank=options.lora_rank,
+        per_pass=options.completions_per_pass,
+        groups_at_once=options.groups_at_once,
+        merges_adapters=options.merge_adapters,
     )
 
 

@@ -7,13 +7,14 @@ adapter's, or the language model's and where it trains the tower's), on N proces
     ddp         4 t + b (n - t)    4 t, twice (a)   8 t     b n          -
     fsdp2       the same / N       4 t / N          8 t / N b n / N      (b)
     zero2       2 n + 4 t / N      2 t + 4 t / N    8 t / N 2 n          two buckets of 1 GB
-    zero3       (2 n + 4 t) / N    4 t / N          8 t / N 2 n / N      (b)
+    zero3       the same, all / N  4 t / N          8 t / N 2 n / N      (b) (c)
 
 b is 4, or 2 where weights are kept in bfloat16. (a) With two processes or more, DDP keeps gradients
 a second time, in its buckets. (b) While it learns: what belongs to no layer, two layers, in the
 format that products are computed in, and one layer's gradients; while it draws in process: all
-weights. ZeRO's rows follow DeepSpeed's own estimate (`deepspeed.runtime.zero.stage_1_and_2` and
-`stage3`: 4 n + 16 t / N, 18 t / N), and keep all weights in bfloat16.
+weights. (c) The tower's 2 bytes are whole in each process. ZeRO's rows follow DeepSpeed's own
+estimate (`deepspeed.runtime.zero.stage_1_and_2` and `stage3`: 4 n + 16 t / N, 18 t / N), and keep
+all weights in bfloat16.
 """
 
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ def memory(job: Job, wrapping: str, processes: int) -> Memory:
     drawing = 0.0
     if job.is_rl:
         drawing = resident + state.buckets + state.gathered_drawing + copies
-        drawing += cache + _drawing(job, state.precision)
+        drawing += cache + _drawing(job, state.precision) + _merged(job, state.precision)
     learning, drawing = (_with_floor(each) if each else 0.0 for each in (learning, drawing))
     parts = Parts(
         weights=state.weights,
@@ -189,15 +190,16 @@ def _zero(
     sizes, total = job.sizes, trained + frozen
     is_sharded = wrapping == "zero3"
     shards = processes if is_sharded else 1
-    layers = 2 * (sizes.num_root + 2 * sizes.num_layer)
+    stays = sizes.num_tower if is_sharded else 0
+    layers = 2 * (sizes.num_root - stays + 2 * sizes.num_layer)
     return _State(
-        weights=2 * total / shards + 4 * trained / processes,
+        weights=2 * (stays + (total - stays) / shards) + 4 * trained / processes,
         gradients=(0 if is_sharded else 2 * trained) + 4 * trained / processes,
         optimizer=8 * trained / processes,
-        reference=2 * references / shards,
+        reference=2 * (stays + (references - stays) / shards) if references else 0,
         buckets=0.0 if is_sharded else _BUCKETS,
         gathered_learning=layers if is_sharded else _BUCKETS,
-        gathered_drawing=2 * total if is_sharded else 0,
+        gathered_drawing=2 * (total - stays) if is_sharded else 0,
         ending=0.0,
         precision=Precision(2, 2, 2),
     )
@@ -218,9 +220,9 @@ def _copies(job: Job, number: Precision) -> float:
 def _learning(job: Job, state: "_State", passed: PassBytes, copies: float) -> float:
     """The larger of the forward's end and the backward pass, which computes layers again.
 
-    A forward has gradients beside it where a micro-batch came before it in the step.
+    A forward has gradients beside it where another pass came before it in the step.
     """
-    accumulates = not job.is_rl or job.groups_drawn > job.groups
+    accumulates = not job.is_rl or job.groups_drawn > job.groups or job.is_in_passes
     forward = state.gradients if accumulates else state.buckets
     forward += copies + passed.kept + passed.ends + passed.logits
     backward = state.gradients + passed.kept
@@ -230,19 +232,32 @@ def _learning(job: Job, state: "_State", passed: PassBytes, copies: float) -> fl
 
 
 def kv_cache(text: TextSizes, job: Job, number: Precision) -> int:
-    """Keys and values as they are computed: each prompt once, and room for completions."""
+    """Keys and values as they are computed: each prompt once, and room for completions.
+    Of layers that keep a state, one for each prompt and completion."""
     capacity = _FIRST_CAPACITY
     while capacity < job.tokens - 1:
         capacity *= 2
-    tokens = job.groups_drawn * (job.prompt.tokens + job.group_size * capacity)
-    return text.layers * text.key_width * 2 * number.compute * tokens
+    tokens = job.groups_together * (job.prompt.tokens + job.group_size * capacity)
+    of_tokens = text.attending * text.key_width * 2 * number.compute * tokens
+    if text.recurrent is None:
+        return of_tokens
+    rows = job.groups_together * (1 + job.group_size)
+    return of_tokens + rows * text.recurrent.layers * text.recurrent.state * 4
+
+
+def _merged(job: Job, number: Precision) -> float:
+    """Copies of the layers that have an adapter, with it: all linear layers but the head."""
+    if not job.lora_rank or not job.merges_adapters:
+        return 0.0
+    sizes = job.sizes
+    return float(number.weights * (sizes.num_linear - (sizes.num_head or sizes.num_embedding)))
 
 
 def _drawing(job: Job, number: Precision) -> float:
     """The larger of what passes without gradients need: prompts' MLPs, scores of next tokens."""
     text = job.sizes.text
-    prompts = min(job.groups_drawn * job.prompt.tokens, _PREFILL_AT_ONCE + job.prompt.tokens)
+    prompts = min(job.groups_together * job.prompt.tokens, _PREFILL_AT_ONCE + job.prompt.tokens)
     prefill = prompts * (3 * text.mlp_width * number.compute + 3 * text.width * number.stream)
     return float(
-        max(prefill, job.groups_drawn * job.group_size * text.vocabulary * _BYTES_PER_SCORE)
+        max(prefill, job.groups_together * job.group_size * text.vocabulary * _BYTES_PER_SCORE)
     )

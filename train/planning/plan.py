@@ -1,6 +1,6 @@
 """Which ways of spreading a run fit on its GPUs, and with how large a batch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,10 @@ class Way:
     """With completions drawn elsewhere."""
     largest_batch: int
     largest_batch_with_vllm: int
+    per_pass: int | None
+    """The largest --completions-per-pass with which the run fits, where it does not as it is; 0
+    where none is small enough. None where it fits, and in fine-tuning."""
+    per_pass_with_vllm: int | None
 
     @property
     def name(self) -> str:
@@ -70,6 +74,7 @@ class Plan:
             "group_size": job.group_size,
             "completion_tokens": job.tokens,
             "batch_size": job.batch_size,
+            "completions_per_pass": job.per_pass,
             "row_tokens": job.row.width,
             "groups_drawn": job.groups_drawn,
             "loading_cpu_memory": loading_bytes(job),
@@ -84,6 +89,8 @@ class Plan:
                     "fits_with_vllm": way.fits_with_vllm,
                     "largest_batch": way.largest_batch,
                     "largest_batch_with_vllm": way.largest_batch_with_vllm,
+                    "completions_per_pass": way.per_pass,
+                    "completions_per_pass_with_vllm": way.per_pass_with_vllm,
                 }
                 for way in self.ways
             ],
@@ -108,38 +115,44 @@ def plan(job: Job, cluster: Cluster, wrappings: Sequence[str] = WRAPPINGS) -> Pl
 
 
 def _way(job: Job, wrapping: str, cluster: Cluster) -> Way:
-    def needs(groups: int) -> Memory:
-        return memory(job.with_groups(groups), wrapping, cluster.gpus)
+    def fits(one: Job) -> bool:
+        return memory(one, wrapping, cluster.gpus).peak <= cluster.gpu_memory
 
-    def fits(groups: int) -> bool:
-        return needs(groups).peak <= cluster.gpu_memory
+    def fits_with_vllm(one: Job) -> bool:
+        return memory(one, wrapping, cluster.gpus).learning <= cluster.gpu_memory
 
-    def fits_with_vllm(groups: int) -> bool:
-        return needs(groups).learning <= cluster.gpu_memory
-
-    size = max(1, job.group_size)
     return Way(
         wrapping=wrapping,
         lora_rank=job.lora_rank,
-        memory=needs(job.groups),
-        fits=fits(job.groups),
-        fits_with_vllm=fits_with_vllm(job.groups),
-        largest_batch=size * _largest(fits),
-        largest_batch_with_vllm=size * _largest(fits_with_vllm),
+        memory=memory(job, wrapping, cluster.gpus),
+        fits=fits(job),
+        fits_with_vllm=fits_with_vllm(job),
+        largest_batch=_largest_batch(job, fits),
+        largest_batch_with_vllm=_largest_batch(job, fits_with_vllm),
+        per_pass=_per_pass(job, fits),
+        per_pass_with_vllm=_per_pass(job, fits_with_vllm),
     )
 
 
-def _largest(fits: Callable[[int], bool]) -> int:
-    """The largest number of groups that fits; 0 if none does."""
-    return max((groups for groups in _bisected(fits)), default=0)
+def _largest_batch(job: Job, fits: Callable[[Job], bool]) -> int:
+    groups = _largest(lambda number: fits(job.with_groups(number)), _LARGEST_TRIED)
+    return max(1, job.group_size) * groups
 
 
-def _bisected(fits: Callable[[int], bool]) -> Iterator[int]:
-    low, high = 0, _LARGEST_TRIED + 1
+def _per_pass(job: Job, fits: Callable[[Job], bool]) -> int | None:
+    """How many completions at a time let a run fit that does not; see `Way.per_pass`."""
+    if not job.is_rl or fits(job):
+        return None
+    return _largest(lambda number: fits(job.with_per_pass(number)), job.batch_size)
+
+
+def _largest(fits: Callable[[int], bool], most: int) -> int:
+    """The largest number up to `most` that fits; 0 if none does."""
+    low, high = 0, most + 1
     while high - low > 1:
         middle = (low + high) // 2
         if fits(middle):
             low = middle
-            yield middle
         else:
             high = middle
+    return low

@@ -49,9 +49,13 @@ def plan_text(plan: Plan) -> str:
         add("peak, drawing", lambda way: _gb(way.memory.drawing))
     add("fits", lambda way: _fits(way.fits))
     add("largest batch", lambda way: str(way.largest_batch or "-"))
+    if any(way.per_pass for way in ways):
+        add("per pass", lambda way: _per_pass(way.per_pass))
     if is_rl:
         add("fits, vLLM", lambda way: _fits(way.fits_with_vllm))
         add("largest batch, vLLM", lambda way: str(way.largest_batch_with_vllm or "-"))
+    if any(way.per_pass_with_vllm for way in ways):
+        add("per pass, vLLM", lambda way: _per_pass(way.per_pass_with_vllm))
     columns = ["GB on each GPU", *map(_name, ways)]
     return "\n".join([*_run(plan), _table(columns, rows), *_notes(plan)])
 
@@ -65,10 +69,10 @@ def _run(plan: Plan) -> Iterator[str]:
     )
     checkpointing = "" if job.checkpoints else ", no gradient checkpointing"
     if job.is_rl:
-        reference = "with" if job.needs_reference else "without"
+        row, reference = job.row, "with" if job.needs_reference else "without"
         yield (
-            f"{job.groups} x ({job.prompt.tokens:,} prompt + {job.group_size} x"
-            f" {job.tokens:,}) tokens at a time, {reference} a reference{checkpointing}"
+            f"{row.groups} x ({row.prompt:,} prompt + {row.completions} x"
+            f" {row.tokens:,}) tokens at a time, {reference} a reference{checkpointing}"
         )
     else:
         yield (
@@ -86,6 +90,8 @@ def _notes(plan: Plan) -> Iterator[str]:
         "batch: --per-device-train-batch-size"
         + ("; vLLM: drawn on other GPUs" if plan.job.is_rl else "")
     )
+    if any(way.per_pass or way.per_pass_with_vllm for way in plan.ways):
+        yield "per pass: with --completions-per-pass of at most that, it fits"
     ranks = {way.lora_rank for way in plan.ways if way.lora_rank}
     if ranks:
         yield f"LoRA: of rank {max(ranks)}"
@@ -107,6 +113,10 @@ def _number(count: int) -> str:
 
 def _fits(fits: bool) -> str:
     return "yes" if fits else "no"
+
+
+def _per_pass(number: int | None) -> str:
+    return "-" if number is None else str(number or "no")
 
 
 def _gb(size: float) -> str:

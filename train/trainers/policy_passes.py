@@ -8,7 +8,7 @@ take their place: TRL reads them after that. The loss is TRL's.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -77,9 +77,7 @@ class PolicyPasses:
         """
         batch = self._current
         assert batch is not None, "TRL prepares inputs before it computes a loss"
-        self._known = torch.zeros(
-            2, *inputs["completion_ids"].shape, device=self.accelerator.device
-        )
+        self._known = _unknown(inputs)
         if len(batch.passes) > 1 and self._reads_across_passes(batch):
             self._look_ahead(batch)
         self._is_new = batch.scored is None
@@ -103,17 +101,16 @@ class PolicyPasses:
         """All passes once without gradient, and what a token weighting makes of them."""
         began = time.monotonic()
         layers = self._frame_layers(batch)
+        parts = [list[GroupLogprobs]() for _ in batch.groups]
         with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            found = [self._score(self.model, batch, each, layers) for each in batch.passes]
-        self._seconds["scoring"] += time.monotonic() - began
-        for each, scores in zip(batch.passes, found, strict=True):
-            self._known[:, each.rows] = self._values(scores)
-        if batch.scored is None:
-            parts = [list[GroupLogprobs]() for _ in batch.groups]
-            for each, scores in zip(batch.passes, found, strict=True):
+            for each in batch.passes:
+                scores = self._score(self.model, batch, each, layers)
+                self._known[:, each.rows] = self._values(scores)
                 for (number, _), score in zip(each.parts, scores, strict=True):
                     parts[number].append(score)
-            batch.scored = self._scored(batch, [joined(own) for own in parts])
+        self._seconds["scoring"] += time.monotonic() - began
+        if batch.scored is None:
+            batch.scored = self._scored(batch, [joined(parts.pop(0)) for _ in batch.groups])
             self._put_advantages(batch)
             self._check_sampler(batch.scored)
 
@@ -155,8 +152,8 @@ class PolicyPasses:
     ) -> tuple[Tensor, Tensor, None]:
         """Log-probs and entropies [B, T] of the current micro-batch, and its advantages in place.
 
-        With gradient in the rows of the current pass. Rows of passes that are still to come are 0
-        unless they were looked at ahead. The tensors given hold no prompt: the groups do.
+        With gradient in the rows of the current pass; rows of passes that are still to come hold
+        what is known before them. The tensors given hold no prompt: the groups do.
         """
         batch, own = self._current, self._pass
         assert batch is not None, "TRL prepares inputs before it computes a loss"
@@ -303,3 +300,11 @@ class PolicyPasses:
         report = StepReport(step, groups, judge, seconds, gather_rows)
         for name, value in self._observe(report).items():
             self._metrics["train"][name].append(value)
+
+
+def _unknown(inputs: Mapping[str, Tensor]) -> Tensor:
+    """Log-probs and entropies [2, B, T] before a pass: the old log-probs, from which no importance
+    ratio overflows, where there are any; else 0."""
+    ids, old = inputs["completion_ids"], inputs.get("old_per_token_logps")
+    nothing = torch.zeros(ids.shape, device=ids.device)
+    return torch.stack([nothing if old is None else old, nothing])

@@ -18,8 +18,8 @@ class StepReport:
     judge: JudgeUse | None
     """The judge's part; None where no new completions were rewarded."""
     seconds: Mapping[str, float]
-    """Time spent on `sampling` and on `scoring` old and reference log-probs; 0 where there were
-    none."""
+    """Time spent on `sampling` and on `scoring`: passes without gradient, of old and reference
+    log-probs and ahead of a group's parts; 0 where there were none."""
     gather: Callable[[list[float]], list[list[float]]]
     """The rows of all processes for this process's row."""
 

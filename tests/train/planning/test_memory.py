@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.live_bytes import LiveBytes
 from helpers.measured_passes import PATCHES, Setting
 from helpers.tiny_models import prompt
 from torch import Tensor
 
+from train.modeling.lora import adapters_in_weights
 from train.planning.job import Job, Prompt
-from train.planning.memory import Memory, kv_cache, memory
+from train.planning.memory import FLOOR_SHARE, Memory, kv_cache, memory
 from train.rollouts.kv_cache import SharedCache
 from train.rollouts.sampler import Sampling, sample_completions
 
@@ -79,7 +81,7 @@ def test_the_cache_of_keys_and_values(family: str, autocast: bool) -> None:
     prompts = [prompt(family, 0, words=80), prompt(family, 1, words=80)]
     seen: list[int] = []
 
-    def look(tokens: Tensor) -> None:
+    def look(tokens: Tensor, first_row: int) -> None:
         if tokens.shape[1] < 80:  # looking through all objects takes its time
             return
         (cache,) = [each for each in gc.get_objects() if type(each) is SharedCache]
@@ -127,12 +129,14 @@ def test_fsdp_divides_what_stays_and_gathers_all_to_draw() -> None:
 
 
 def test_zero_as_deepspeed_estimates_it() -> None:
-    """Its states without a reference, all weights training: 4 n + 16 n / N, and 18 n / N."""
+    """Its states without a reference, all weights training: 4 n + 16 n / N, and 18 n / N, of the
+    tower, whose weights are whole, 2 n + 16 n / N."""
     job = replace(job_of(Setting(trains_tower=True)), needs_reference=False, is_mixed=True)
     n = job.sizes.num_weights
     two, three = (memory(job, wrapping, 4).parts for wrapping in ("zero2", "zero3"))
     assert two.weights + two.gradients + two.optimizer == 4 * n + 16 * n / 4
-    assert three.weights + three.gradients + three.optimizer == 18 * n / 4
+    states = three.weights + three.gradients + three.optimizer
+    assert states == pytest.approx(18 * n / 4 + 1.5 * job.sizes.num_tower)
 
 
 def test_a_frozen_base_is_in_bfloat16_under_an_adapter_unless_a_format_is_given() -> None:
@@ -142,6 +146,20 @@ def test_a_frozen_base_is_in_bfloat16_under_an_adapter_unless_a_format_is_given(
         parts = memory(replace(job, weight_bytes=given), "ddp", 1).parts
         assert parts.weights == size * n + 4 * adapter
         assert (parts.copies == 0) == (size == 2)
+
+
+def test_gradients_of_earlier_passes_are_there() -> None:
+    """The forward of a single micro-batch of whole groups has none beside it; in passes the later
+    ones have those of the earlier, as micro-batches that are accumulated have. Rows are short, so
+    that autocast's copies of the weights make the forward's end the peak."""
+    job = replace(job_of(Setting("qwen2.5-vl", tied=False, checkpoints=True)), is_mixed=True)
+    job = replace(job, group_size=2, tokens=5, prompt=Prompt(10, PATCHES))
+    one = replace(job, group_size=1)
+    alone, accumulated, parts = (
+        memory(each, "ddp", 1).learning
+        for each in (one, replace(one, groups_drawn=2), replace(job, per_pass=1))
+    )
+    assert parts == accumulated > alone
 
 
 def test_drawing_and_learning_are_phases() -> None:
@@ -155,3 +173,28 @@ def test_drawing_and_learning_are_phases() -> None:
     resident = parts.weights + parts.optimizer + parts.reference
     assert little.drawing > 1.05 * (resident + parts.gathered + parts.kv_cache) + 2e9
     assert little.learning > 1.05 * (resident + parts.gradients + parts.activations) + 2e9
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
+def test_copies_with_adapters_are_there_while_drawing(half: bool) -> None:
+    """As many bytes as the sampler's copies have; none without them or without an adapter."""
+    setting = Setting("qwen3-vl", lora_rank=4, bfloat16=half)
+    model, drawing = setting.model(), {}
+    with LiveBytes(*model.parameters()) as live, adapters_in_weights(model):
+        copies = live.now()
+    for merges in (True, False):
+        job = replace(job_of(setting), merges_adapters=merges)
+        drawing[merges] = memory(job, "ddp", 1).drawing
+    planned = (drawing[True] - drawing[False]) / (1 + FLOOR_SHARE)
+    assert planned == pytest.approx(copies, rel=0.01)
+    plain = job_of(Setting("qwen3-vl"))
+    assert memory(plain, "ddp", 1) == memory(replace(plain, merges_adapters=False), "ddp", 1)
+
+
+def test_groups_that_are_drawn_one_after_another_share_the_room() -> None:
+    job = replace(job_of(Setting("qwen2.5-vl")), groups_drawn=6)
+    two = memory(replace(job, groups_at_once=2), "ddp", 1)
+    assert two.drawing == memory(replace(job, groups_drawn=2), "ddp", 1).drawing
+    assert two.learning == memory(job, "ddp", 1).learning
+    assert 3 * two.parts.kv_cache == memory(job, "ddp", 1).parts.kv_cache
+    assert memory(replace(job, groups_at_once=9), "ddp", 1) == memory(job, "ddp", 1)

@@ -12,9 +12,17 @@ from train.planning.memory import memory
 from train.planning.model_sizes import ModelSizes, model_sizes
 from train.planning.plan import Cluster, Plan, plan
 from train.planning.plan_table import plan_text
+from train.trainers.micro_batches import passes_of
 
 OPTIONS = SimpleNamespace(
-    dtype="float32", frames="uniform:16", max_pixels=128 * 28 * 28, freeze_vision=True, lora_rank=0
+    dtype="float32",
+    frames="uniform:16",
+    max_pixels=128 * 28 * 28,
+    freeze_vision=True,
+    lora_rank=0,
+    completions_per_pass=None,
+    groups_at_once=None,
+    merge_adapters=True,
 )
 GPU = 80e9
 
@@ -62,6 +70,56 @@ def test_the_largest_batch_is_the_last_that_fits(sizes: dict[str, ModelSizes]) -
         ]
         assert way.largest_batch == 4 * fits.count(True)
         assert fits == sorted(fits, reverse=True)
+
+
+def test_parts_of_a_group_are_proposed_where_a_group_does_not_fit(
+    sizes: dict[str, ModelSizes],
+) -> None:
+    """8B under ZeRO-2 needs 81 GB for a group of eight. Against trying one after the other."""
+    one = job(sizes["qwen3-vl-8b"])
+    made = plan(one, Cluster(8, GPU), ["ddp", "zero2", "fsdp2"])
+    ways = {way.wrapping: way for way in made.ways if not way.lora_rank}
+    fits = [memory(one.with_per_pass(n), "zero2", 8).peak <= GPU for n in range(1, 9)]
+    assert ways["zero2"].per_pass == fits.count(True)
+    assert 0 < fits.count(True) < 8
+    assert fits == sorted(fits, reverse=True)
+    assert ways["ddp"].per_pass == 0  # weights and gradients alone are too many
+    assert ways["fsdp2"].per_pass is None
+    rows = {line[:20].strip(): line[20:].split() for line in plan_text(made).splitlines()}
+    assert rows["per pass"][:3] == ["no", str(fits.count(True)), "-"]
+    assert plan_text(made).count("with --completions-per-pass of at most that") == 1
+    (found,) = [
+        w for w in made.as_json()["ways"] if w["wrapping"] == "zero2" and not w["lora_rank"]
+    ]
+    assert found["completions_per_pass"] == fits.count(True)
+
+
+def test_with_passes_of_few_completions_the_batch_grows(sizes: dict[str, ModelSizes]) -> None:
+    """The learner's peak is that of a pass; in process the KV cache still grows with the batch."""
+    whole = job(sizes["qwen2.5-vl-7b"], num_generations=8)
+    parts = replace(whole, per_pass=2)
+    before, after = (plan(each, Cluster(8, GPU), ["fsdp2"]).ways[1] for each in (whole, parts))
+    assert before.lora_rank == after.lora_rank > 0
+    assert after.memory.learning < before.memory.learning
+    assert after.memory.drawing == before.memory.drawing
+    assert after.largest_batch > before.largest_batch
+    few, many = (memory(parts.with_groups(n), "fsdp2", 8) for n in (1, 40))
+    assert few.learning == many.learning
+    assert few.drawing < many.drawing
+
+
+@pytest.mark.parametrize("per_pass", [None, *range(1, 17)])
+def test_a_planned_pass_is_the_largest_that_the_trainer_makes(
+    sizes: dict[str, ModelSizes], per_pass: int | None
+) -> None:
+    """Two groups of six."""
+    one = job(sizes["qwen2.5-vl-3b"], num_generations=6, per_device_train_batch_size=12)
+    row = replace(one, per_pass=per_pass).row
+    largest = max(
+        passes_of([6, 6], per_pass), key=lambda own: (own.rows.stop - own.rows.start, own.parts)
+    )
+    sizes_of_parts = {part.stop - part.start for _, part in largest.parts}
+    assert (row.groups, {row.completions}) == (len(largest.parts), sizes_of_parts)
 
 
 def test_more_gpus_never_need_more_of_each(sizes: dict[str, ModelSizes]) -> None:
