@@ -2,13 +2,15 @@
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from cli.config import UsageError
 from judges.backends.model_folders import refuse_unfit_tensors, weight_files
 from train.modeling.families import ModelFamily
+from train.modeling.numerics import at_least_float32
 
 
 class LoraOptions(Protocol):
@@ -100,6 +102,42 @@ def merged_adapter(base: Any, folder: Path) -> Any:
         adapted = PeftModel.from_pretrained(base, str(folder))
     refuse_unfit_adapter(adapted, folder)
     return adapted.merge_and_unload()
+
+
+@contextmanager
+def adapters_in_weights(model: Any) -> Iterator[None]:
+    """In this block the active adapters of `model` are part of its weights, and cost no products.
+
+    The sums are rounded once, to the format of the base. They are copies: afterwards each layer has
+    the very tensor that it had. Weights spread over processes must be whole
+    (`train.modeling.sharding.whole_weights`). A model without adapters is left alone.
+    """
+    adapted = [layer for layer in model.modules() if hasattr(layer, "get_delta_weight")]
+    adapted = [layer for layer in adapted if not layer.disable_adapters and not layer.merged]
+    before = []
+    try:
+        for layer in adapted:
+            weight = layer.get_base_layer().weight
+            before.append((layer, weight, weight.data))
+            weight.data = _with_adapters(layer, weight.data)
+        yield
+    finally:
+        for layer, weight, own in before:
+            weight.data = own
+            layer.merged_adapters.clear()
+
+
+def _with_adapters(layer: Any, weight: Any) -> Any:
+    """A copy of a layer's weight with its active adapters, which the layer then leaves out."""
+    import torch
+
+    total = at_least_float32(weight).clone()
+    with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+        for name in layer.active_adapters:
+            if name in layer.lora_A or name in layer.lora_embedding_A:
+                total += layer.get_delta_weight(name)
+                layer.merged_adapters.append(name)
+    return total.to(weight.dtype)
 
 
 def refuse_unfit_adapter(adapted: Any, folder: Path) -> None:

@@ -12,9 +12,9 @@ completions count on from the prompt's last position.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from train.modeling.attention import PackedGroup, PackedLayout, use_our_attention
 from train.modeling.families import attention_layers
+from train.modeling.lora import adapters_in_weights
 from train.modeling.packed_forward import why_not_shared
 from train.modeling.partial_attention import why_no_kernel
 from train.modeling.prompt_tensors import joined_media, prompt_positions, repeated_media
@@ -40,6 +41,7 @@ from train.rollouts.token_sampling import (
 
 __all__ = ["Sampling", "sample_completions", "sample_rollouts"]
 
+_Tell = Callable[[Tensor], None]
 _log = logging.getLogger(__name__)
 _PREFILL_AT_ONCE = 2**14
 """Tokens of prompts in one packed row: bounds the memory of a large batch's prefill."""
@@ -65,6 +67,8 @@ def sample_rollouts(
     seeds: Sequence[int] | None = None,
     features: Sequence[MediaFeatures] | None = None,
     share_prompts: bool = True,
+    merge_adapters: bool = True,
+    groups_at_once: int | None = None,
     progress: Progress | None = None,
 ) -> Drawn:
     """Draw `group_size` completions of each prompt: long [C] on the CPU, C >= 1, and log-probs.
@@ -76,26 +80,38 @@ def sample_rollouts(
     are left as they were. Under FSDP2 every process calls this, each with prompts of its own.
     `features` is what a tower that does not change said about each prompt's media
     (`train.modeling.vision_cache.encode_media`); the plain path runs its tower anyway.
+    With `merge_adapters`, LoRA adapters are added to copies of the weights meanwhile. At most
+    `groups_at_once` prompts' completions grow together; None is all of them, which takes the least
+    time and the most memory.
     `progress` is called every 16 tokens, except by the plain path, which knows no log-probs either;
     nor are there any at temperature 0. Raises ValueError for input that makes no sense, and
     NotFiniteError where the model computes NaN or infinities.
     """
-    _check(prompts, group_size, seeds, features)
+    _check(prompts, group_size, seeds, features, groups_at_once)
     if seeds is None:
         seeds = torch.randint(2**62, (len(prompts),)).tolist()
     bare = unwrapped(model)
     device = bare.get_input_embeddings().weight.device
     prompts = [{name: value.to(device) for name, value in one.items()} for one in prompts]
-    with _in_evaluation(model, bare), whole_weights(model):
+    merged = adapters_in_weights(model) if merge_adapters else nullcontext()
+    with _in_evaluation(model, bare), whole_weights(model), merged:
         reason = why_not_shared(model) or why_no_kernel(device)
         if share_prompts and reason:
             _say_once(f"completions are sampled from copies of their prompt: {reason}")
             share_prompts = False
         draw = _draw_shared if share_prompts else _draw_plainly
-        tokens, logprobs = draw(
-            bare, prompts, group_size, sampling, end_ids, seeds, features, progress
-        )
-    tokens = tokens.cpu()
+        parts = []
+        for part in _parts(len(prompts), groups_at_once or len(prompts)):
+            known = None if features is None else features[part]
+            tell = None
+            if progress is not None:
+                tell = partial(progress, first_row=part.start * group_size)
+            parts.append(
+                draw(bare, prompts[part], group_size, sampling, end_ids, seeds[part], known, tell)
+            )
+    tokens = torch.cat([own for own, _ in parts]).cpu()
+    known_logprobs = [own for _, own in parts if own is not None]
+    logprobs = torch.cat(known_logprobs) if known_logprobs else None
     lengths = [_length(row, end_ids) for row in tokens]
 
     def groups(rows: Tensor) -> list[list[Tensor]]:
@@ -113,7 +129,7 @@ def _draw_shared(
     end_ids: Sequence[int],
     seeds: Sequence[int],
     features: Sequence[MediaFeatures] | None,
-    progress: Progress | None,
+    tell: _Tell | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Tokens [prompts * group_size, steps] and log-probs; those behind an end are meaningless."""
     use_our_attention(model)
@@ -155,8 +171,8 @@ def _draw_shared(
         has_ended |= torch.isin(chosen, ends)
         if step + 1 == sampling.max_new_tokens:
             break
-        if progress is not None and step and step % _STEPS_BETWEEN_LOOKS == 0:
-            progress(tokens[:, : step + 1])
+        if tell is not None and step and step % _STEPS_BETWEEN_LOOKS == 0:
+            tell(tokens[:, : step + 1])
         if step % steps_between_looks == 0:
             refuse_not_finite(is_finite)
             kept = [row for row, ended in enumerate(has_ended.tolist()) if not ended]
@@ -208,6 +224,10 @@ def _prefill(
     return torch.cat(logits), kept
 
 
+def _parts(count: int, at_once: int) -> list[slice]:
+    return [slice(first, first + at_once) for first in range(0, count, at_once)]
+
+
 def _rows_of(lengths: Sequence[int]) -> Iterator[slice]:
     """Neighbouring prompts that share a packed row."""
     first, total = 0, 0
@@ -227,7 +247,7 @@ def _draw_plainly(
     end_ids: Sequence[int],
     seeds: Sequence[int],
     _: Sequence[MediaFeatures] | None,
-    __: Progress | None,
+    __: _Tell | None,
 ) -> tuple[Tensor, None]:
     """As `_draw_shared`, by transformers' `generate` on `group_size` copies of each prompt."""
     options: dict[str, Any] = {"do_sample": False}
@@ -297,11 +317,14 @@ def _check(
     group_size: int,
     seeds: Sequence[int] | None,
     features: Sequence[MediaFeatures] | None,
+    groups_at_once: int | None,
 ) -> None:
     if not prompts:
         raise ValueError("completions need at least one prompt, got none")
     if group_size < 1:
         raise ValueError(f"group_size must be at least 1, got {group_size}")
+    if groups_at_once is not None and groups_at_once < 1:
+        raise ValueError(f"groups_at_once must be at least 1, got {groups_at_once}")
     for name, given in (("seeds", seeds), ("features", features)):
         if given is not None and len(given) != len(prompts):
             raise ValueError(f"{name} must be one for each of {len(prompts)} prompts, got {given}")

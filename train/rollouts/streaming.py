@@ -11,9 +11,13 @@ from train.modeling.vision_cache import MediaFeatures
 from train.rollouts.segments import TokenBytes
 from train.rollouts.token_sampling import Sampling
 
-Progress = Callable[[Tensor], None]
-"""Called now and then, while completions grow, with all rows' tokens so far: long [rows, steps].
-Tokens behind a row's end token are meaningless."""
+
+class Progress(Protocol):
+    """Called now and then, while completions grow."""
+
+    def __call__(self, tokens: Tensor, first_row: int) -> None:
+        """The tokens so far of the rows that grow, long [rows, steps], from `first_row` on; rows
+        count the completions of all prompts. Tokens behind a row's end token are meaningless."""
 
 
 @dataclass(frozen=True)
@@ -114,14 +118,14 @@ class ReadAlong:
         self._questions, self._group_size = questions, group_size
         self._end_ids, self._token_bytes, self._show = frozenset(end_ids), token_bytes, show
         self._read = dict.fromkeys(range(len(questions) * group_size), b"")
-        self._num_seen = 0
+        self._num_seen: dict[int, int] = {}
 
-    def __call__(self, tokens: Tensor) -> None:
-        """Read the new tokens of all rows that are still of interest."""
-        fresh = tokens[:, self._num_seen :].tolist()
-        self._num_seen = tokens.shape[1]
-        for row in list(self._read):
-            self.read(row, fresh[row])
+    def __call__(self, tokens: Tensor, first_row: int) -> None:
+        """Read the new tokens of these rows, as far as they are still of interest."""
+        fresh = tokens[:, self._num_seen.get(first_row, 0) :].tolist()
+        self._num_seen[first_row] = tokens.shape[1]
+        for row, own in enumerate(fresh, start=first_row):
+            self.read(row, own)
 
     def read(self, row: int, tokens: Sequence[int]) -> None:
         """Read the next tokens of one row, if it is still of interest."""

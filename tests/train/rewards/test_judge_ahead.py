@@ -59,7 +59,7 @@ def test_rows_are_read_until_enough_was_seen_or_they_end() -> None:
     short = OTHER.model_copy(update={"problem": "Which one ends at once?"})
     read = ReadAlong([QUESTION, short, OTHER], 1, [end], TokenBytes(tokenizer), show)
     for step in range(4, width + 1, 4):
-        read(tokens[:, :step])
+        read(tokens[:, :step], 0)
     texts = {question: [t for q, t in shown if q == question] for question, _ in shown}
     first = texts[QUESTION.question_id]
     assert first[-1].startswith("<observation>red</observation>")
@@ -67,6 +67,26 @@ def test_rows_are_read_until_enough_was_seen_or_they_end() -> None:
     assert all(later.startswith(text) for text, later in pairwise(first))
     assert texts[short.question_id] == ["<observation>"]
     assert texts[OTHER.question_id][-1] == tokenizer.decode(rows[2][: width // 4 * 4])
+
+
+def test_rows_of_several_parts_are_read() -> None:
+    """Two questions' rows grow one after the other, each from its first token on."""
+    tokenizer = build_tokenizer()
+    ids = tokenizer("<observation>red</observation>")["input_ids"]
+    shown: list[tuple[str, str]] = []
+
+    def show(question: VideoQuestion, text: str) -> bool:
+        shown.append((question.question_id, text))
+        return False
+
+    read = ReadAlong([QUESTION, OTHER], 1, [0], TokenBytes(tokenizer), show)
+    for first_row in (0, 1):
+        for step in (2, len(ids)):
+            read(torch.tensor([ids[:step]]), first_row)
+    texts = [tokenizer.decode(ids[:2]), tokenizer.decode(ids)]
+    assert shown == [
+        (question.question_id, text) for question in (QUESTION, OTHER) for text in texts
+    ]
 
 
 def test_a_sampler_tells_what_it_has_drawn_so_far() -> None:
@@ -79,7 +99,7 @@ def test_a_sampler_tells_what_it_has_drawn_so_far() -> None:
         sampling=Sampling(40),
         end_ids=(),
         seeds=[1, 2],
-        progress=lambda tokens: told.append(tokens.clone()),
+        progress=lambda tokens, first_row: told.append(tokens.clone()),
     )
     drawn = torch.stack([row for group in groups for row in group])
     assert [tokens.shape for tokens in told] == [(4, 17), (4, 33)]

@@ -253,13 +253,18 @@ def test_the_tower_runs_once_per_prompt_or_not_at_all(family: str) -> None:
     assert patches, "the plain path is transformers' own in everything"
 
 
-@families
-def test_adapters_take_part(family: str) -> None:
+def with_adapters(family: str) -> Any:
+    """Two kinds of layers with random adapters."""
     from peft import LoraConfig, get_peft_model
 
     lora = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
     torch.manual_seed(0)
-    wrapped = get_peft_model(copy.deepcopy(tiny_model(family)), lora).train()
+    return get_peft_model(copy.deepcopy(tiny_model(family)), lora).train()
+
+
+@families
+def test_adapters_take_part(family: str) -> None:
+    wrapped = with_adapters(family)
     prompts = prompts_of(family)
     ours = sample_completions(wrapped, prompts, group_size=1, sampling=GREEDY, end_ids=ENDS)
     wrapped.eval()
@@ -267,6 +272,57 @@ def test_adapters_take_part(family: str) -> None:
     assert_same_tokens(ours, expected)
     without = [[generated(tiny_model(family), inputs)] for inputs in prompts]
     assert [row.tolist() for row in without[0]] != [row.tolist() for row in ours[0]]
+
+
+@families
+def test_adapters_are_merged_while_completions_grow(family: str) -> None:
+    """No product with an adapter is made, the same tokens come, and no weight has changed."""
+    wrapped = with_adapters(family)
+    products: list[int] = []
+    for name, module in wrapped.named_modules():
+        if name.endswith("lora_A.default"):
+            module.register_forward_hook(lambda *_: products.append(1))
+    before = {name: value.clone() for name, value in wrapped.state_dict().items()}
+    options: dict[str, Any] = {"group_size": 2, "end_ids": ENDS, "seeds": [1, 2, 3, 4]}
+    prompts, sampling = prompts_of(family), Sampling(12)
+    merged = sample_rollouts(wrapped, prompts, sampling=sampling, **options)
+    assert not products
+    apart = sample_rollouts(wrapped, prompts, sampling=sampling, merge_adapters=False, **options)
+    assert products
+    assert_same_tokens(merged.tokens, apart.tokens)
+    assert merged.logprobs is not None
+    assert apart.logprobs is not None
+    for ours, others in zip(merged.logprobs, apart.logprobs, strict=True):
+        for own, other in zip(ours, others, strict=True):
+            # float32: sums in another order, over some 20 layers and states
+            assert (own - other).abs().max() < 2e-5
+    assert all(value.equal(before[name]) for name, value in wrapped.state_dict().items())
+
+
+@families
+def test_fewer_groups_at_once_sample_the_same(family: str, forwarded_rows: list[int]) -> None:
+    """4 prompts, 3 at a time: what grows, what is told, and what comes."""
+    model, prompts = tiny_model(family), prompts_of(family)
+    options: dict[str, Any] = {"group_size": 2, "sampling": Sampling(20), "end_ids": ()}
+    options["seeds"] = [5, 6, 7, 8]
+    together = sample_rollouts(model, prompts, **options)
+    forwarded_rows.clear()
+    told: list[tuple[int, Tensor]] = []
+    ours = sample_rollouts(
+        model,
+        prompts,
+        groups_at_once=3,
+        progress=lambda tokens, first_row: told.append((first_row, tokens.clone())),
+        **options,
+    )
+    assert_same_tokens(ours.tokens, together.tokens)
+    assert forwarded_rows == [1, *[6] * 19, 1, *[2] * 19]
+    rows = torch.stack([row for group in together.tokens for row in group])
+    assert [first for first, _ in told] == [0, 6]
+    assert told[0][1].equal(rows[:6, :17])
+    assert told[1][1].equal(rows[6:, :17])
+    assert ours.logprobs is not None
+    assert [len(group) for group in ours.logprobs] == [2, 2, 2, 2]
 
 
 @families
@@ -340,6 +396,7 @@ def test_wrong_input_is_refused_with_the_reason() -> None:
     cases: list[tuple[str, Any, dict[str, Any]]] = [
         ("at least one prompt", [], {}),
         ("group_size must be at least 1, got 0", [inputs], {"group_size": 0}),
+        ("groups_at_once must be at least 1, got 0", [inputs], {"groups_at_once": 0}),
         ("seeds must be one for each of 1", [inputs], {"seeds": [1, 2]}),
         ("seeds must be 0 or above, got -1", [inputs], {"seeds": [-1]}),
         (r"prompt 0: input_ids must be \[1, P\]", [{**inputs, "input_ids": twice}], {}),
