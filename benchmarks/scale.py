@@ -1,7 +1,7 @@
 """A build as large as VideoP2R's question pool: 263,055 questions over 100 stills, with the oracle
 as teacher and judge.
 
-    python benchmarks/scale.py [--questions 263055] [--folder DIR]
+    python benchmarks/scale.py [--questions 263055] [--folder DIR] [--blind-filter oracle:7]
 
 Reads, plans, runs and resumes it as a user would, in processes of their own, and prints seconds and
 peak memory of each as JSON. The third run is killed half way (kill -9) before it is resumed.
@@ -50,6 +50,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--questions", type=int, default=QUESTIONS)
     parser.add_argument("--folder", type=Path, help="where to work; default a temporary folder")
+    parser.add_argument(
+        "--blind-filter", help="a text reader to ask too, for example oracle:7,blind=0.4"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
@@ -70,6 +73,10 @@ def main() -> None:
         build += ["--generator", "oracle:7,wrong=0.15,malformed=0.05", "--judge", "oracle:7"]
         build += ["--frame-cache", str(folder / "frames"), "--out", str(out)]
         report["check"] = measured([*build[:-2], "--check"])
+        if options.blind_filter:
+            build += ["--blind-filter", options.blind_filter]
+            report["blind filter"] = options.blind_filter
+        report["quote"] = measured([*build, "--dry-run"])
         report["killed half way"] = measured(build, kill_after_settled=options.questions // 2)
         report["resumed to the end"] = measured(build)
         report["resumed with nothing to do"] = measured(build)

@@ -30,7 +30,7 @@ from pipeline.export import export_dataset, export_further, refuse_unwritable_ou
 from pipeline.options import MAY_CHANGE_ON_RESUME, BuildConfig
 from pipeline.planning import QuestionSource, plan
 from pipeline.progress import FunnelKey, Progress
-from pipeline.run_questions import Build, Stop, run_questions
+from pipeline.run_questions import MARK_NAMES, Build, Stop, run_questions
 from pipeline.setup import (
     CallLayers,
     call_layers,
@@ -102,7 +102,7 @@ async def build(config: BuildConfig, command: list[str]) -> int:
             closing.push_async_callback(layers.aclose)
             print_config(config)
             save_config(config, paths.config)
-            if notice := unknown_prices((backends.generator, backends.judge), config):
+            if notice := unknown_prices(backends.by_option().values(), config):
                 console.print(notice, soft_wrap=True)
             _plan(source, frames, ledger, console, retry_failed=config.retry_failed)
         if config.limit is not None and ledger.num_questions() > config.limit:
@@ -111,13 +111,14 @@ async def build(config: BuildConfig, command: list[str]) -> int:
                 f"({config.limit}) does not remove any of them"
             )
         finished = ledger.finished_question_ids()
-        funnel = _funnel(ledger)
+        funnel, marks = _funnel(ledger), _blind_marks(ledger)
         progress = Progress(
             paths.out,
             total=ledger.num_questions(),
             funnel=funnel,
             stats=layers.stats(),
             run_id=run.run_id,
+            blind_marks=marks if config.blind_filter else None,
         )
         job = Build(
             ledger=ledger,
@@ -126,6 +127,8 @@ async def build(config: BuildConfig, command: list[str]) -> int:
             judge=layers.judge,
             settings=step_settings(config, backends),
             attempts=config.attempts,
+            reader=layers.reader,
+            blind_marks=marks,
         )
         with progress:
             stop = await _run(config, job, layers, progress, source, finished)
@@ -273,6 +276,12 @@ def _funnel(ledger: Ledger) -> Counter[FunnelKey]:
             for row in ledger.funnel()
         }
     )
+
+
+def _blind_marks(ledger: Ledger) -> Counter[str]:
+    """What the text reader found so far, as `Build.blind_marks` counts it."""
+    found = ledger.query("SELECT answerable_blind, count(*) FROM blind_marks GROUP BY ALL")
+    return Counter({MARK_NAMES[mark]: count for mark, count in found})
 
 
 def _failed_rows(ledger: Ledger) -> list[str]:

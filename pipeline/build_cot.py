@@ -12,6 +12,7 @@ ledger `cot.duckdb`, the dataset (Parquet), and its data card.
 """
 
 import asyncio
+import json
 import sys
 from collections.abc import Sequence
 
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         with nothing_to_resume("nothing was begun"):
             report = asyncio.run(check_questions(config))
-        say(report.text(), sys.stdout)
+        said = json.dumps(report.as_json()) if config.json else report.text()
+        say(said, sys.stdout)
         return EXIT_ROWS_FAILED if report.unusable else EXIT_OK
     if config.dry_run:
         from pipeline.preview import print_estimate

@@ -23,6 +23,16 @@ SEGMENTS = ("observation", "think", "answer")
 _LOCATIONS = frozenset(
     {"questions", "media_root", "output_dir", "strip_prefix", "follow_symlinks", "format", "plugin"}
 )
+_READER_SETTINGS = frozenset(
+    {
+        "blind_filter",
+        "blind_samples",
+        "blind_correct",
+        "blind_action",
+        "sufficiency",
+        "sufficiency_margin",
+    }
+)
 # Settings keep the names under which dataset ids have been computed.
 _CARD_NAMES = {"video_decoder": "reader", "retries": "judge_retries"}
 
@@ -48,9 +58,10 @@ REASON_MEANINGS: Mapping[Reason, str] = {
     Reason.EMPTY_REPLY: "the reply was empty each time",
     Reason.MALFORMED_TRACE: "the trace breaks the tag grammar",
     Reason.LOW_SCORE: "the answer scores below the threshold",
-    Reason.INSUFFICIENT: "the judge says that the observation does not support the answer",
+    Reason.ANSWERABLE_BLIND: "a text reader answers the question without the video",
+    Reason.INSUFFICIENT: "the observation does not support the answer",
     Reason.ANSWER_LEAK: "the observation states the answer as such",
-    Reason.UNSCORED: "no reply of the judge held a verdict",
+    Reason.UNSCORED: "the replies of the judge or reader decide nothing",
 }
 
 
@@ -99,6 +110,23 @@ class JudgeReplies(NamedTuple):
     yes: int
     no: int
     unscored: int
+
+
+class BlindReader(NamedTuple):
+    """What one text reader with one prompt answered without the video, in questions.
+
+    `kept` are in the dataset, `kept_answerable` of them with the mark `answerable_blind`.
+    """
+
+    reader: str
+    prompt_id: str
+    samples: int
+    asked: int
+    answerable: int
+    unscored: int
+    kept: int
+    kept_answerable: int
+    mean_rate: float
 
 
 class DecodedMedia(NamedTuple):
@@ -154,6 +182,7 @@ class CardStatistics:
     lengths: tuple[SegmentLengths, ...]
     teachers: tuple[Teacher, ...]
     judges: tuple[JudgeReplies, ...]
+    blind_readers: tuple[BlindReader, ...]
     num_leaks: int
     num_equal_options: int
     decoded: tuple[DecodedMedia, ...]
@@ -172,19 +201,29 @@ class CardStatistics:
 
 _ASKED = "SELECT data_source, problem_type, count(*) FROM questions GROUP BY ALL"
 _TEACHERS = """
-SELECT generator, prompt_id, frame_spec, count(*), count(DISTINCT attempts.question_id),
+SELECT generator, prompt_id,
+       CASE WHEN json_extract(questions.media, '$[0].start') IS NULL THEN frame_spec
+            ELSE 'one for each clip' END AS frames,
+       count(*), count(DISTINCT attempts.question_id),
        count(*) FILTER (EXISTS (
            SELECT 1 FROM accepted
            WHERE accepted.question_id = attempts.question_id AND accepted.draw = attempts.draw
        ))
-FROM attempts GROUP BY generator, prompt_id, frame_spec
-ORDER BY generator, prompt_id, frame_spec
+FROM attempts JOIN questions USING (question_id) GROUP BY generator, prompt_id, frames
+ORDER BY generator, prompt_id, frames
 """
 _JUDGES = """
 SELECT judge, prompt_id, count(*) FILTER (verdict = 'yes'), count(*) FILTER (verdict = 'no'),
        count(*) FILTER (verdict = 'unscored')
 FROM sufficiency_verdicts WHERE verdict IS NOT NULL
 GROUP BY judge, prompt_id ORDER BY judge, prompt_id
+"""
+_BLIND_READERS = """
+SELECT reader, prompt_id, max(samples), count(*), count(*) FILTER (verdict = 'yes'),
+       count(*) FILTER (verdict = 'unscored'), count(accepted.question_id),
+       count(accepted.question_id) FILTER (verdict = 'yes'), avg(rate)
+FROM reader_checks LEFT JOIN accepted USING (question_id)
+WHERE evidence = 'none' GROUP BY reader, prompt_id ORDER BY reader, prompt_id
 """
 _LEAKS = "SELECT count(DISTINCT question_id) FROM sufficiency_verdicts WHERE answer_leak"
 _KEPT_OPTIONS = """
@@ -218,6 +257,7 @@ def collect_statistics(ledger: Ledger, dataset_folder: Path) -> CardStatistics:
     settings = _settings(json.loads(runs[-1].config))
     teachers = tuple(Teacher(*row) for row in ledger.query(_TEACHERS))
     judges = tuple(JudgeReplies(*row) for row in ledger.query(_JUDGES))
+    readers = tuple(BlindReader(*row) for row in ledger.query(_BLIND_READERS))
     failing = sorted(reason.value for reason in MEDIA_ERRORS | CALL_ERRORS)
     failures = ledger.query(_FAILURES, [failing, NUM_LISTED_FAILURES])
     ((num_leaks,),) = ledger.query(_LEAKS)
@@ -227,7 +267,7 @@ def collect_statistics(ledger: Ledger, dataset_folder: Path) -> CardStatistics:
         num_asked=num_asked,
         num_kept=num_kept,
         num_open=num_open,
-        stages=_stages(num_asked, rejections, num_open),
+        stages=_stages(num_asked, rejections, num_open, is_read_blind=bool(readers)),
         rejections=rejections,
         by_source=_shares([(source, count) for source, _, count in asked], funnel, "data_source"),
         by_type=_shares([(kind, count) for _, kind, count in asked], funnel, "problem_type"),
@@ -235,6 +275,7 @@ def collect_statistics(ledger: Ledger, dataset_folder: Path) -> CardStatistics:
         lengths=tuple(_lengths(name, count_words(dataset_folder, name)) for name in SEGMENTS),
         teachers=teachers,
         judges=judges,
+        blind_readers=readers,
         num_leaks=num_leaks,
         num_equal_options=_num_equal_options(ledger.query(_KEPT_OPTIONS)),
         decoded=tuple(DecodedMedia(*row) for row in ledger.query(_DECODED)),
@@ -245,7 +286,8 @@ def collect_statistics(ledger: Ledger, dataset_folder: Path) -> CardStatistics:
         versions=json.loads(runs[-1].versions),
         is_scripted=any(source.startswith("sandbox/") for source, *_ in asked)
         or any(teacher.generator.startswith("oracle:") for teacher in teachers)
-        or any(judge.judge.startswith("oracle:") for judge in judges),
+        or any(judge.judge.startswith("oracle:") for judge in judges)
+        or any(reader.reader.startswith("oracle:") for reader in readers),
     )
 
 
@@ -265,12 +307,17 @@ def _rejections(funnel: Sequence[FunnelRow]) -> tuple[RejectionCount, ...]:
 
 
 def _stages(
-    num_asked: int, rejections: Sequence[RejectionCount], num_open: int
+    num_asked: int,
+    rejections: Sequence[RejectionCount],
+    num_open: int,
+    *,
+    is_read_blind: bool,
 ) -> tuple[tuple[str, int], ...]:
     """How many questions were left after each step; open questions are subtracted last."""
     names = {
         Step.READ: "readable question",
         Step.MEDIA: "frames decoded",
+        **({Step.BLIND: "not rejected as answerable blind"} if is_read_blind else {}),
         Step.GENERATE: "trace generated",
         Step.VERIFY: "answer verified",
         Step.FILTER: "observation sufficient",
@@ -306,11 +353,12 @@ def _num_equal_options(kept: Sequence[tuple[str, int]]) -> int:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that decide what a row becomes."""
+    """The options that decide what a row becomes; those of a text reader where there is one."""
+    unused = frozenset() if config.get("blind_filter") else _READER_SETTINGS
     deciding = {
         _CARD_NAMES.get(name, name): value
         for name, value in config.items()
-        if name not in MAY_CHANGE_ON_RESUME | _LOCATIONS
+        if name not in MAY_CHANGE_ON_RESUME | _LOCATIONS | unused
     }
     return dict(sorted(deciding.items()))
 

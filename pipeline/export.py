@@ -30,6 +30,7 @@ from schemas.serialization import content_id
 from schemas.traces import TEMPLATES, Trace, parse_trace, render_trace
 
 _VIDEOP2R_NAMES = "sft.part*of*.json.gz"
+_QUESTIONS_NAME = "questions.jsonl"
 _DATASET_FORMAT = 1  # raise it when the same ledger must give different rows
 # `bit_xor` ignores the order of rows: each row holds its place in the file, or its key.
 _STATE = """
@@ -105,6 +106,9 @@ def _accepted_state(ledger: Ledger) -> tuple[int, list[str]]:
     """The number of accepted rows, and one hash per table of their content."""
     ((num_rows,),) = ledger.query("SELECT count(*) FROM accepted")
     state = [ledger.query(_STATE.format(**part))[0][0] for part in _STATE_PARTS]
+    ((marks,),) = ledger.query(_STATE.format(table="blind_marks", key="question_id"))
+    if marks is not None:  # the state of datasets without marks stays what it was
+        state.append(marks)
     return num_rows, state
 
 
@@ -113,8 +117,8 @@ def export_videop2r(ledger: Ledger, out: Path, *, rows_per_part: int = ROWS_PER_
 
     `options` is a text that holds a JSON list, `process` keeps its think tags, `reward` is a number
     and `select` is true, because only selected rows are exported. `clean_version` is empty: its
-    meaning was never published. The format has one `path` per row, so questions with several files
-    are left out and counted.
+    meaning was never published. The format has one `path` per row, a whole file, so questions with
+    several files or with a part of one are left out and counted.
     """
     folder = out / "videop2r"
     num_left_out = 0
@@ -122,14 +126,14 @@ def export_videop2r(ledger: Ledger, out: Path, *, rows_per_part: int = ROWS_PER_
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal num_left_out
         for row in _dataset_rows(ledger):
-            if len(row["paths"]) > 1:
+            if len(row["paths"]) > 1 or "spans" in row:
                 num_left_out += 1
             else:
                 yield _videop2r_row(row)
 
     with replaced_folder(folder, _VIDEOP2R_NAMES) as fresh:
         num_rows = _write_json_parts(rows(), fresh, rows_per_part)
-    return Exported(folder, num_rows, num_left_out, "it has one path per row, they have several")
+    return Exported(folder, num_rows, num_left_out, _WHY_NOT_VIDEOP2R)
 
 
 def export_trl(ledger: Ledger, out: Path) -> Exported:
@@ -139,14 +143,36 @@ def export_trl(ledger: Ledger, out: Path) -> Exported:
     is the task prompt; the assistant's is the trace with the gold answer in place of the teacher's,
     as in `train.sft`. A media column exists only if some row has such media: with an empty `images`
     column TRL would treat a video dataset as an image dataset.
+    Questions about a part of a file are left out and counted: a path names a whole one.
     """
     folder = out / "trl"
-    kinds = {kind for row in _dataset_rows(ledger) for kind in row["kinds"]}
+    num_clips = sum("spans" in row for row in _dataset_rows(ledger))
+    kinds = {kind for row in _whole_files(ledger) for kind in row["kinds"]}
     media_kinds = [kind for kind in ("video", "image") if kind in kinds]
     schema = messages_schema([f"{kind}s" for kind in media_kinds])
-    rows = (_trl_row(row, media_kinds) for row in _dataset_rows(ledger))
+    rows = (_trl_row(row, media_kinds) for row in _whole_files(ledger))
     with replaced_folder(folder, PARQUET_NAMES) as fresh:
         num_rows = write_parquet(rows, fresh, schema)
+    return Exported(folder, num_rows, num_clips, "TRL reads whole files, they show a part of one")
+
+
+def export_questions(ledger: Ledger, out: Path) -> Exported:
+    """Write `OUT/questions/questions.jsonl`: every question that could be read, in the order of the
+    question file, with the mark `answerable_blind` of the text reader that was asked.
+
+    `train.rl --questions` and `train.evaluate --questions` read it: RL needs the questions that
+    gave no trace too.
+    """
+    folder = out / "questions"
+    num_rows = 0
+    with (
+        replaced_folder(folder, _QUESTIONS_NAME) as fresh,
+        (fresh / _QUESTIONS_NAME).open("w", encoding="utf-8") as file,
+    ):
+        for question in ledger.questions():
+            row = question.model_dump(mode="json", exclude={"row"}, exclude_none=True)
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            num_rows += 1
     return Exported(folder, num_rows)
 
 
@@ -177,15 +203,21 @@ def export_further(ledger: Ledger, out: Path, formats: Sequence[str]) -> list[st
     return sentences
 
 
+_WHY_NOT_VIDEOP2R = "it has one path of a whole file per row, they have several or a part of one"
 # By folder: the function that writes it, and the names of its files.
 _FURTHER: Mapping[str, tuple[Callable[[Ledger, Path], Exported], str]] = {
     "videop2r": (export_videop2r, _VIDEOP2R_NAMES),
     "trl": (export_trl, PARQUET_NAMES),
+    "questions": (export_questions, _QUESTIONS_NAME),
 }
 
 
 def _dataset_rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
     return (dataset_row(sample) for sample in ledger.samples())
+
+
+def _whole_files(ledger: Ledger) -> Iterator[dict[str, Any]]:
+    return (row for row in _dataset_rows(ledger) if "spans" not in row)
 
 
 def _videop2r_row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,20 +8,27 @@ from pydantic import Field, model_validator
 from cli.option_groups import (
     AnswerLeakOptions,
     BackendOptions,
+    BlindMarkOptions,
     DecodeWorkerOptions,
     DryRunOptions,
     FrameCacheSizeOptions,
     FrameOptions,
     GeneratorOptions,
+    JsonOptions,
     JudgeOptions,
     JudgeReplyOptions,
     NewTokensOptions,
     OutputOptions,
     PluginOptions,
     QuestionFileOptions,
+    ReaderSamplesOptions,
     RetryFailedOptions,
+    SufficiencyMarginOptions,
     TemperatureOptions,
+    refuse_unreachable,
 )
+from pipeline.reader_steps import BlindAction
+from pipeline.steps import SufficiencyFilter
 
 # A resumed build may change its length, speed, budget and output formats, but nothing that decides
 # what a row becomes.
@@ -47,6 +54,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "api_key_env",
         "check",
         "check_decode",
+        "json",
         "dry_run",
         "retry_failed",
         "export",
@@ -63,6 +71,9 @@ class BuildConfig(
     JudgeOptions[str | None],
     JudgeReplyOptions,
     AnswerLeakOptions,
+    ReaderSamplesOptions,
+    BlindMarkOptions,
+    SufficiencyMarginOptions,
     NewTokensOptions,
     TemperatureOptions[float | None],
     FrameOptions,
@@ -70,10 +81,12 @@ class BuildConfig(
     DecodeWorkerOptions,
     BackendOptions,
     DryRunOptions,
+    JsonOptions,
     RetryFailedOptions,
     defaults={"output_dir": None, "generator": None, "judge": None, "temperature": None},
     renamed={"call_timeout_seconds": "timeout_seconds"},
     notes={
+        "json": "What --check found: format, counts, and the first row as read.",
         "dry_run": "Here its cost: calls, tokens and dollars by step; nothing paid is sent.",
         "limit": "A later run may raise it and goes on.",
         "max_new_tokens": "A truncated trace is requested again at most twice, then rejected.",
@@ -84,6 +97,16 @@ class BuildConfig(
 
     attempts: int = Field(1, ge=1)
     """Attempts per question until one passes all steps (rejection sampling)."""
+    blind_filter: str | None = None
+    """Text-only reader that answers each question without its video before the teacher is paid, to
+    find those that do not need it: claude:MODEL, openai:MODEL@URL, local:PATH_OR_HUB_ID, or
+    oracle:SEED (sandbox only). Asked with --judge-max-tokens and --judge-temperature."""
+    blind_action: BlindAction = "mark"
+    """What happens to a question that is answered without its video: mark it (`answerable_blind` in
+    the dataset), or reject it before the teacher is paid."""
+    sufficiency: SufficiencyFilter = "judge"
+    """What makes an observation sufficient: the judge's verdict, or that the reader of
+    --blind-filter answers from the observation alone, at a rate above its blind rate; or both."""
     threshold: float = Field(0.6, ge=0, le=1)
     """Least answer score that passes verification (VideoP2R: 0.6)."""
     retry_base_seconds: float = Field(0.5, gt=0)
@@ -101,7 +124,7 @@ class BuildConfig(
     """Only read the question file and check every path: how many rows are unusable, and why."""
     check_decode: bool = False
     """With --check, decode every file too (slow; fills the frame cache)."""
-    export: tuple[Literal["videop2r", "trl"], ...] = ()
+    export: tuple[Literal["videop2r", "trl", "questions"], ...] = ()
     """Further formats to write beside the Parquet dataset; formats of earlier runs are updated."""
     card_copy: bool = False
     """Copy the data card to data_cards/ in the working folder."""
@@ -110,9 +133,29 @@ class BuildConfig(
     def _options_that_need_each_other(self) -> "BuildConfig":
         if self.check_decode and not self.check:
             raise ValueError("--check-decode needs --check: it makes the check more thorough")
+        if self.json and not self.check:
+            raise ValueError("--json needs --check: it prints what the check found")
         if self.check and self.dry_run:
             raise ValueError("--check and --dry-run were both given; use one at a time")
-        needed = [] if self.check else ["generator", "judge"]
+        needed = [] if self.check else ["generator"]
+        if not self.check and self.sufficiency != "answer":
+            needed.append("judge")
+        if not self.check and self.sufficiency != "judge" and self.blind_filter is None:
+            raise ValueError(
+                f"--sufficiency {self.sufficiency} needs --blind-filter too: the reader that "
+                "answers without the video, and then from the observation"
+            )
+        if self.sufficiency == "answer" and self.judge is not None:
+            raise ValueError(
+                f"--judge {self.judge} would not be asked with --sufficiency answer; leave it out, "
+                "or give --sufficiency both"
+            )
+        if self.blind_filter is None and (self.blind_action == "reject" or self.blind_correct):
+            raise ValueError(
+                "--blind-action and --blind-correct need --blind-filter too: who answers without "
+                "the video"
+            )
+        refuse_unreachable(self.blind_correct, self.blind_samples)
         if not (self.check or self.dry_run):
             needed.append("output_dir")
         missing = ["--" + name.replace("_", "-") for name in needed if getattr(self, name) is None]

@@ -23,11 +23,14 @@ _ROWS_ID = "p2r.rows"
 _TEXTS = pa.list_(pa.string())
 _COLUMN_TYPES = {
     "options": _TEXTS,
+    "answerable_blind": pa.bool_(),
+    "blind_rate": pa.float64(),
     "reward": pa.float64(),
     "frame_indices": pa.list_(pa.int64()),
     "frame_times": pa.list_(pa.float64()),
     "paths": _TEXTS,
     "kinds": _TEXTS,
+    "spans": pa.list_(pa.list_(pa.float64())),
     "time_clues": pa.list_(pa.list_(pa.float64())),
 }
 DATASET_SCHEMA = pa.schema(

@@ -18,9 +18,10 @@ from judges.backends.prices import ModelPrice, Prices
 from judges.backends.registry import UnknownBackendError
 from media.frames import MediaError
 from media.store import FrameStore
-from pipeline.estimate import Assumptions, Estimate, SpreadSample, estimate, observed
+from pipeline.estimate import Assumptions, Estimate, Role, SpreadSample, estimate, observed
 from pipeline.options import BuildConfig
 from pipeline.planning import CheckReport, PlannedRow, plan
+from pipeline.reader_steps import CALLS_STEP
 from pipeline.setup import frame_store, open_one, question_source, step_settings, usage_errors
 from schemas.ledger.ledger import Ledger
 from schemas.questions import VideoQuestion
@@ -33,7 +34,9 @@ async def check_questions(config: BuildConfig) -> CheckReport:
     """Read every row and check every path; with `--check-decode`, decode every file too."""
     report = CheckReport()
     with usage_errors(), closing(frame_store(config)) as frames:
-        for planned in plan(question_source(config), frames):
+        source = question_source(config)
+        report.format = source.format_found()
+        for planned in plan(source, frames):
             if config.check_decode and planned.rejection is None:
                 planned = await _decoded(planned, frames)
             report.add(planned)
@@ -62,24 +65,30 @@ async def print_estimate(config: BuildConfig) -> int:
             finished, assumptions = _earlier_runs(config)
             sample = SpreadSample()
             for planned in plan(question_source(config), frames):
-                if (
-                    planned.rejection is None
-                    and isinstance(planned.row, VideoQuestion)
-                    and planned.row.question_id not in finished
-                ):
+                if planned.rejection is not None or not isinstance(planned.row, VideoQuestion):
+                    continue
+                if planned.row.question_id in finished:
+                    sample.leave_out(planned.row)
+                else:
                     sample.add(planned.row)
-        generator, generator_note = await _open_if_possible(config.generator, config, resources)
-        judge, judge_note = await _open_if_possible(config.judge, config, resources)
+        specs: dict[Role, str | None] = {
+            "generator": config.generator,
+            "judge": config.judge,
+            "reader": config.blind_filter,
+        }
+        asked = {role: spec for role, spec in specs.items() if spec is not None}
+        opened = {
+            role: await _open_if_possible(spec, config, resources) for role, spec in asked.items()
+        }
         result = await estimate(
             sample,
             frames=frames,
             settings=step_settings(config, None),
-            generator=generator,
-            judge=judge,
-            prices=(_price(prices, config.generator), _price(prices, config.judge)),
+            backends={role: backend for role, (backend, _) in opened.items()},
+            prices={role: _price(prices, spec) for role, spec in asked.items()},
             assumptions=assumptions,
         )
-    for note in sorted({generator_note, judge_note} - {""}):
+    for note in sorted({note for _, note in opened.values()} - {""}):
         result = replace(result, counted_by=f"{result.counted_by} ({note})")
     _print_table(console, result, prices)
     if config.output_dir is not None:
@@ -109,10 +118,9 @@ def _earlier_runs(config: BuildConfig) -> tuple[set[str], Assumptions]:
 
 
 async def _open_if_possible(
-    spec: str | None, config: BuildConfig, resources: AsyncExitStack
+    spec: str, config: BuildConfig, resources: AsyncExitStack
 ) -> tuple[Backend | None, str]:
     """The backend for its free token count, or None and the reason: an estimate needs no key."""
-    assert spec is not None
     try:
         return await open_one(spec, config, resources), ""
     except UnknownBackendError as error:
@@ -121,8 +129,8 @@ async def _open_if_possible(
         return None, str(error)
 
 
-def _price(prices: Prices, spec: str | None) -> ModelPrice | None:
-    provider, _, rest = (spec or "").partition(":")
+def _price(prices: Prices, spec: str) -> ModelPrice | None:
+    provider, _, rest = spec.partition(":")
     return prices.price(provider, rest.partition("@")[0])
 
 
@@ -160,11 +168,26 @@ def _print_table(console: Console, result: Estimate, prices: Prices) -> None:
         f"real frames; {result.unreadable_in_sample} of these could not be decoded",
         f"replies ({seen.source}): {seen.trace_tokens:.0f} tokens a trace, "
         f"{seen.judge_reply_tokens:.0f} a verdict, {seen.share_verified:.0%} of traces are judged",
+        *_about_reader(result),
         "a pilot run (--limit 50) replaces the assumptions by measured values",
         f"prices: {prices.source}, {prices.dated}; local and oracle backends cost nothing; "
         "give unknown prices with --prices",
     ]
     console.print("\n".join(lines), soft_wrap=True)
+
+
+def _about_reader(result: Estimate) -> list[str]:
+    """What is assumed of a text reader, where one is asked."""
+    seen, names = result.assumptions, {step.step for step in result.steps}
+    if "blind" not in names:
+        return []
+    line = (
+        f"text reader: {seen.blind_reply_tokens:.0f} tokens an answer without the video, "
+        f"{seen.share_rejected_blind:.0%} of questions rejected by it"
+    )
+    if CALLS_STEP in names:
+        line += f", {seen.read_reply_tokens:.0f} an answer from an observation"
+    return [line]
 
 
 def _sum(dollars: list[float | None]) -> float | None:

@@ -8,11 +8,12 @@ import json
 import os
 import time
 from collections import Counter, deque
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
@@ -43,12 +44,14 @@ class Progress:
         stats: dict[str, CallStats],
         run_id: str,
         console: Console | None = None,
+        blind_marks: Counter[str] | None = None,
     ) -> None:
         self._path = out / PROGRESS_FILE
         self._total = total
         self._funnel = funnel
         self._stats = stats
         self._run_id = run_id
+        self._blind_marks = blind_marks
         self._started = time.monotonic()
         self._finished_at: deque[float] = deque()
         self._console = console or output_console(stderr=True)
@@ -114,6 +117,7 @@ class Progress:
             "settled": finished,
             "accepted": sum(n for (step, *_), n in self._funnel.items() if step == "accepted"),
             "eta_seconds": round(left / rate) if rate and left else None,
+            **({} if self._blind_marks is None else {"blind": dict(self._blind_marks)}),
             "calls": {name: stats.as_json() for name, stats in self._stats.items()},
             "funnel": [
                 {
@@ -178,7 +182,19 @@ def funnel_table(snapshot: dict[str, Any]) -> Group:
     left = snapshot["questions"] - snapshot["settled"]
     if left:
         table.add_row("open", "", f"{left:,}", f"{left / whole:.1%}", style="dim")
-    return Group(headline(snapshot), table)
+    parts: list[RenderableType] = [headline(snapshot), table]
+    if "blind" in snapshot:
+        parts.append(blind_line(snapshot["blind"]))
+    return Group(*parts)
+
+
+def blind_line(marks: Mapping[str, int]) -> str:
+    """What the text reader found about the questions so far."""
+    asked = sum(marks.values())
+    line = f"without the video {marks.get('answerable', 0):,} of {asked:,} questions are answered"
+    if unscored := marks.get("unscored", 0):
+        line += f"; for {unscored:,} the replies decide nothing"
+    return line
 
 
 def _dollars(snapshot: dict[str, Any]) -> list[str]:

@@ -6,20 +6,24 @@ replies, and restarts do not change a row.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from judges.backends.calls import StopRequested
 from judges.sufficiency import Caller
+from judges.text_reader import Reading
 from media.frames import EncodedFrames, MediaError
 from media.store import FrameStore
+from pipeline.reader_steps import check_blind
 from pipeline.steps import StepSettings, filter_observation, generate, verify
 from schemas.ledger.ledger import Ledger
 from schemas.ledger.rows import MediaRow
-from schemas.questions import VideoQuestion
-from schemas.samples import CoTSample, Rejection, Step
+from schemas.questions import MediaRef, VideoQuestion
+from schemas.samples import CoTSample, Reason, Rejection, Step
 
 _STEP_ORDER = list(Step)
+MARK_NAMES = {True: "answerable", False: "needs_video", None: "unscored"}
 
 
 @dataclass
@@ -29,13 +33,17 @@ class Build:
     ledger: Ledger
     frames: FrameStore
     generator: Caller
-    judge: Caller
+    judge: Caller | None
     settings: StepSettings
     attempts: int = 1
-    _recorded_media: set[str] = field(default_factory=set)
+    reader: Caller | None = None
+    blind_marks: Counter[str] = field(default_factory=Counter)
+    """Questions by what the text reader found: `answerable`, `needs_video`, `unscored`."""
+    _recorded_media: set[MediaRef] = field(default_factory=set)
 
     async def outcome(self, question: VideoQuestion) -> CoTSample | Rejection:
-        """Load the frames, then make up to `attempts` attempts; the first accepted sample wins.
+        """Load the frames, ask the text reader if there is one, then make up to `attempts`
+        attempts; the first accepted sample wins.
 
         If every attempt fails, the rejection is that of the attempt that got furthest (the last
         one on a tie).
@@ -44,9 +52,12 @@ class Build:
             clips = [await self._load(question, index) for index in range(len(question.media))]
         except MediaError as error:
             return Rejection(Step.MEDIA, error.reason, error.detail)
+        blind = await self._blind(question)
+        if isinstance(blind, Rejection):
+            return blind
         rejection: Rejection | None = None
         for attempt in range(self.attempts):
-            result = await self._attempt(question, clips, attempt)
+            result = await self._attempt(question, clips, attempt, blind)
             if isinstance(result, CoTSample):
                 return result
             if rejection is None or _STEP_ORDER.index(result.step) >= _STEP_ORDER.index(
@@ -57,7 +68,11 @@ class Build:
         return rejection
 
     async def _attempt(
-        self, question: VideoQuestion, clips: list[EncodedFrames], attempt: int
+        self,
+        question: VideoQuestion,
+        clips: list[EncodedFrames],
+        attempt: int,
+        blind: Reading | None,
     ) -> CoTSample | Rejection:
         generated = await generate(
             question,
@@ -73,14 +88,34 @@ class Build:
         if isinstance(verified, Rejection):
             return verified
         return await filter_observation(
-            verified, calls=self.judge, ledger=self.ledger, settings=self.settings
+            verified,
+            calls=self.judge,
+            ledger=self.ledger,
+            settings=self.settings,
+            reader=self.reader,
+            blind=blind,
         )
+
+    async def _blind(self, question: VideoQuestion) -> Reading | Rejection | None:
+        """What the text reader answers without the video; None without a reader."""
+        step = self.settings.reading
+        if step is None:
+            return None
+        assert self.reader is not None
+        found = await check_blind(question, calls=self.reader, ledger=self.ledger, step=step)
+        if not isinstance(found, Rejection):
+            self.blind_marks[MARK_NAMES[found.reaches(step.needed)]] += 1
+        elif found.reason is Reason.ANSWERABLE_BLIND:
+            self.blind_marks[MARK_NAMES[True]] += 1
+        elif found.reason is Reason.UNSCORED:
+            self.blind_marks[MARK_NAMES[None]] += 1
+        return found
 
     async def _load(self, question: VideoQuestion, index: int) -> EncodedFrames:
         ref = question.media[index]
         clip = await self.frames.load(ref)
-        if ref.path not in self._recorded_media:
-            self._recorded_media.add(ref.path)
+        if ref not in self._recorded_media:
+            self._recorded_media.add(ref)
             self.ledger.add_media(
                 MediaRow(
                     path=ref.path,

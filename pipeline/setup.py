@@ -17,11 +17,13 @@ from judges.backends.session import (
     require_price,
     takes_batches,
 )
+from judges.text_reader import ReaderSettings
 from media.cache import default_cache_dir
 from media.sampling import FrameSpec
 from media.store import FrameStore
 from pipeline.options import BuildConfig
 from pipeline.planning import QuestionSource
+from pipeline.reader_steps import ReaderStep
 from pipeline.steps import StepSettings
 from schemas.ledger.ledger import Ledger, LedgerError
 
@@ -39,7 +41,14 @@ def usage_errors() -> Iterator[None]:
 
 def question_source(config: BuildConfig) -> QuestionSource:
     """The question file and how to read it."""
-    return QuestionSource(config.questions, config.format, config.strip_prefix, config.limit)
+    return QuestionSource(
+        config.questions,
+        config.format,
+        config.strip_prefix,
+        config.limit,
+        config.columns,
+        config.media_root,
+    )
 
 
 def frame_store(config: BuildConfig) -> FrameStore:
@@ -69,8 +78,8 @@ def frame_store(config: BuildConfig) -> FrameStore:
 
 
 def step_settings(config: BuildConfig, backends: "Backends | None") -> StepSettings:
-    """The settings of the three steps; without `backends`, attempts get no seeds."""
-    seeds = backends is not None and "seed" in backends.generator.info.takes_sampling
+    """The settings of all steps; without `backends`, attempts and samples get no seeds."""
+    seeds = backends is not None and _takes_seed(backends.generator)
     return StepSettings(
         generator=config.generator or "",
         judge=config.judge or "",
@@ -79,10 +88,36 @@ def step_settings(config: BuildConfig, backends: "Backends | None") -> StepSetti
         judge_max_tokens=config.judge_max_tokens,
         judge_retries=config.retries,
         allow_leaks=config.allow_leaks,
+        sufficiency=config.sufficiency,
+        reading=_reader_step(config, None if backends is None else backends.reader),
         generator_sampling=_sampling_params(config.temperature),
         judge_sampling=_sampling_params(config.judge_temperature),
         seed_attempts=seeds and bool(config.temperature),
     )
+
+
+def _reader_step(config: BuildConfig, backend: Backend | None) -> ReaderStep | None:
+    if config.blind_filter is None:
+        return None
+    return ReaderStep(
+        config.blind_filter,
+        ReaderSettings(
+            samples=config.blind_samples,
+            max_tokens=config.judge_max_tokens,
+            threshold=config.threshold,
+            sampling=_sampling_params(config.judge_temperature),
+            sends_seed=backend is not None
+            and _takes_seed(backend)
+            and bool(config.judge_temperature),
+        ),
+        num_needed=config.blind_correct,
+        action=config.blind_action,
+        margin=config.sufficiency_margin,
+    )
+
+
+def _takes_seed(backend: Backend) -> bool:
+    return "seed" in backend.info.takes_sampling
 
 
 def _sampling_params(temperature: float | None) -> tuple[tuple[str, float], ...]:
@@ -91,45 +126,66 @@ def _sampling_params(temperature: float | None) -> tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True)
 class Backends:
-    """Teacher and judge; the same object if both have the same spec."""
+    """Teacher, judge and text reader; the same object for roles with the same spec.
+
+    There is no judge where a reader alone filters, and mostly no reader.
+    """
 
     generator: Backend
-    judge: Backend
+    judge: Backend | None
+    reader: Backend | None = None
+
+    def by_option(self) -> dict[str, Backend]:
+        """Those that there are, by the option that names each."""
+        named = {
+            "--generator": self.generator,
+            "--judge": self.judge,
+            "--blind-filter": self.reader,
+        }
+        return {option: backend for option, backend in named.items() if backend is not None}
 
 
 async def open_backends(config: BuildConfig, closing: AsyncExitStack) -> Backends:
-    """Open both backends; `closing` closes them.
+    """Open all backends; `closing` closes them.
 
     Raises UsageError or BackendUnavailableError for a backend that cannot be used.
     """
     assert config.generator is not None
-    assert config.judge is not None
-    is_shared = config.judge == config.generator
-    is_for_judge = is_shared and config.temperature is None
-    generator = await open_one(
-        config.generator,
-        config,
-        closing,
-        temperature=config.judge_temperature if is_for_judge else config.temperature,
-        temperature_option="--judge-temperature" if is_for_judge else "--temperature",
-    )
+    opened: dict[str, Backend] = {}
+    for spec in specs_of(config):
+        is_teacher = spec == config.generator and config.temperature is not None
+        opened[spec] = await open_one(
+            spec,
+            config,
+            closing,
+            temperature=_temperature(spec, config),
+            temperature_option="--temperature" if is_teacher else "--judge-temperature",
+        )
+    generator = opened[config.generator]
     if not generator.info.takes_images:
         raise UsageError(
             f"--generator {config.generator} takes no images, but a teacher must see the frames; "
             "give a vision model"
         )
-    judge = generator if is_shared else await _open_judge(config.judge, config, closing)
-    return Backends(generator, judge)
-
-
-async def _open_judge(spec: str, config: BuildConfig, closing: AsyncExitStack) -> Backend:
-    return await open_one(
-        spec,
-        config,
-        closing,
-        temperature=config.judge_temperature,
-        temperature_option="--judge-temperature",
+    return Backends(
+        generator,
+        opened[config.judge] if config.judge else None,
+        opened[config.blind_filter] if config.blind_filter else None,
     )
+
+
+def specs_of(config: BuildConfig) -> list[str]:
+    """The backends that a build asks, each once, the teacher first."""
+    specs = (config.generator, config.judge, config.blind_filter)
+    return list(dict.fromkeys(spec for spec in specs if spec is not None))
+
+
+def _temperature(spec: str, config: BuildConfig) -> float | None:
+    """The temperature that a backend is asked with in one of its roles; the teacher's first."""
+    judges = spec in (config.judge, config.blind_filter)
+    if spec == config.generator and (config.temperature is not None or not judges):
+        return config.temperature
+    return config.judge_temperature
 
 
 async def open_one(
@@ -156,31 +212,39 @@ def refuse_unpayable(config: BuildConfig, backends: Backends) -> None:
     """Raise UsageError, before anything is written, for --batch without a backend that takes
     batches, and for a budget over an unknown price.
     """
-    both = (backends.generator, backends.judge)
-    if config.batch and not any(map(takes_batches, both)):
+    backends_asked = list(backends.by_option().values())
+    if config.batch and not any(map(takes_batches, backends_asked)):
         raise UsageError(
-            f"--batch was given, but neither {config.generator} nor {config.judge} takes batches "
+            f"--batch was given, but neither {' nor '.join(specs_of(config))} takes batches "
             "(claude: backends do); leave it out"
         )
-    for backend in both:
+    for backend in backends_asked:
         require_price(backend, config)
 
 
 @dataclass(frozen=True)
 class CallLayers:
-    """The call layer of each step; the same object if teacher and judge share a backend."""
+    """The call layer of each role; the same object where roles share a backend."""
 
     generator: AnyCalls
-    judge: AnyCalls
+    judge: AnyCalls | None
+    reader: AnyCalls | None = None
+
+    def _roles(self) -> dict[str, AnyCalls]:
+        named = {"generator": self.generator, "judge": self.judge, "reader": self.reader}
+        return {role: calls for role, calls in named.items() if calls is not None}
+
+    def _distinct(self) -> list[AnyCalls]:
+        return list({id(calls): calls for calls in self._roles().values()}.values())
 
     def stop(self) -> None:
-        """Start no new calls in either."""
-        self.generator.stop()
-        self.judge.stop()
+        """Start no new calls in any."""
+        for calls in self._distinct():
+            calls.stop()
 
     async def aclose(self) -> None:
         """End all waiting, before the ledger is closed."""
-        for calls in (self.generator, self.judge):
+        for calls in self._distinct():
             if isinstance(calls, BatchedCalls):
                 await calls.aclose()
 
@@ -189,22 +253,22 @@ class CallLayers:
         """Requests in batches that go on at the server after a stop."""
         return sum(
             calls.num_left_at_server
-            for calls in {id(calls): calls for calls in (self.generator, self.judge)}.values()
+            for calls in self._distinct()
             if isinstance(calls, BatchedCalls)
         )
 
     def stats(self) -> dict[str, CallStats]:
-        """Counters by role."""
-        if self.generator is self.judge:
-            return {"generator and judge": self.generator.stats}
-        return {"generator": self.generator.stats, "judge": self.judge.stats}
+        """Counters by role; roles that share a layer are named together."""
+        found = {}
+        for calls in self._distinct():
+            roles = [role for role, one in self._roles().items() if one is calls]
+            found[" and ".join(roles)] = calls.stats
+        return found
 
 
 async def check_backends(config: BuildConfig, backends: Backends) -> HeldCalls:
-    """Raise UsageError where teacher or judge cannot answer; the calls that showed it."""
-    return await check_before(
-        {"--generator": backends.generator, "--judge": backends.judge}, config
-    )
+    """Raise UsageError where a backend cannot answer; the calls that showed it."""
+    return await check_before(backends.by_option(), config)
 
 
 def call_layers(
@@ -217,10 +281,18 @@ def call_layers(
         retry_cap_seconds=config.retry_cap_seconds,
     )
     session = CallSession(config, ledger, limits=limits, checks=checks)
-    generator = _calls(session, backends.generator, config)
-    if backends.judge is backends.generator:
-        return CallLayers(generator, generator)
-    return CallLayers(generator, _calls(session, backends.judge, config))
+    layers: dict[int, AnyCalls] = {}
+
+    def layer(backend: Backend) -> AnyCalls:
+        if id(backend) not in layers:
+            layers[id(backend)] = _calls(session, backend, config)
+        return layers[id(backend)]
+
+    return CallLayers(
+        layer(backends.generator),
+        layer(backends.judge) if backends.judge is not None else None,
+        layer(backends.reader) if backends.reader is not None else None,
+    )
 
 
 def _calls(session: CallSession, backend: Backend, config: BuildConfig) -> AnyCalls:

@@ -1,5 +1,7 @@
 """The three steps: generate, verify, filter. Each returns its result or a Rejection.
 
+Those of a text reader, which can go before them and into the filter, are `pipeline.reader_steps`.
+
 VideoP2R (arXiv 2511.11113) section 3.1.1: a teacher sees frames and question and writes
 observation, reasoning and answer; a rule drops what deviates from the template or scores below 0.6
 on the task's metric; a judge that sees no pixels keeps a trace only if its observation alone
@@ -8,13 +10,16 @@ supports the answer. Every attempt, check and verdict is recorded in the ledger,
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from judges.answer_leaks import find_answer_leak
 from judges.backends.base import ChatRequest, ImagePart, Part, Reply, TextPart
 from judges.backends.calls import CallResult
 from judges.scoring.answer_score import check_answer
 from judges.sufficiency import Caller, judge_sufficiency
+from judges.text_reader import UNSCORED_FAILURES, Reading
 from media.frames import EncodedFrames
+from pipeline.reader_steps import ReaderStep, check_observation
 from schemas.ledger.ledger import Ledger
 from schemas.ledger.rows import AnswerCheckRow, AttemptRow, SufficiencyRow
 from schemas.prompting import task_prompt
@@ -23,10 +28,7 @@ from schemas.samples import CoTSample, Reason, Rejection, Step
 from schemas.traces import TEMPLATES, Trace, TraceError, parse_trace
 
 TEMPLATE = TEMPLATES["p2r"]
-
-# A judge that replies without anything usable gave no verdict; one that cannot be reached is a
-# failed call.
-_UNSCORED_FAILURES = frozenset({Reason.EMPTY_REPLY, Reason.TRUNCATED, Reason.REFUSED})
+SufficiencyFilter = Literal["judge", "answer", "both"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class StepSettings:
     judge_max_tokens: int = 512
     judge_retries: int = 2
     allow_leaks: bool = False
+    sufficiency: SufficiencyFilter = "judge"
+    reading: ReaderStep | None = None
     generator_sampling: tuple[tuple[str, float], ...] = ()
     judge_sampling: tuple[tuple[str, float], ...] = ()
     seed_attempts: bool = False
@@ -165,11 +169,19 @@ def verify(generated: Generated, *, ledger: Ledger, settings: StepSettings) -> V
 
 
 async def filter_observation(
-    verified: Verified, *, calls: Caller, ledger: Ledger, settings: StepSettings
+    verified: Verified,
+    *,
+    calls: Caller | None,
+    ledger: Ledger,
+    settings: StepSettings,
+    reader: Caller | None = None,
+    blind: Reading | None = None,
 ) -> CoTSample | Rejection:
     """Step three: does the observation alone support the answer?
 
-    The judge sees the question, the gold answer and the observation, no frames.
+    The judge sees the question, the gold answer and the observation, no frames; a text `reader`
+    sees question and observation, and its rate of correct answers is held against `blind`, that
+    without an observation. With both, the reader is asked about what the judge lets through.
     """
     question, attempt = verified.generated.question, verified.generated.attempt
     observation = verified.trace.get("observation")
@@ -180,17 +192,71 @@ async def filter_observation(
             SufficiencyRow.of_leak(question.question_id, attempt, leak, judge=settings.judge)
         )
         return Rejection(Step.FILTER, Reason.ANSWER_LEAK, f"the observation says {leak!r}")
+    found: _Judged | Rejection = _Judged("", 0)
+    if settings.sufficiency != "answer":
+        assert calls is not None
+        found = await _judged(verified, leak, calls=calls, ledger=ledger, settings=settings)
+    if isinstance(found, Rejection):
+        return found
+    words = found.reply
+    if settings.sufficiency != "judge":
+        assert settings.reading is not None
+        assert reader is not None
+        assert blind is not None
+        finding = await check_observation(
+            question,
+            attempt,
+            observation,
+            blind,
+            calls=reader,
+            ledger=ledger,
+            step=settings.reading,
+            judge_draw=found.num_replies,
+            leak_text=leak,
+        )
+        if isinstance(finding, Rejection):
+            return finding
+        words = "\n\n".join(text for text in (words, finding) if text)
+    return CoTSample(
+        question_id=question.question_id,
+        draw=attempt,
+        output=verified.generated.output,
+        observation=observation,
+        think=verified.trace.get("think"),
+        answer=verified.trace.get("answer"),
+        reward=verified.score,
+        judge_reply=words,
+    )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A judge's yes: its last reply, and how many it gave."""
+
+    reply: str
+    num_replies: int
+
+
+async def _judged(
+    verified: Verified,
+    leak: str | None,
+    *,
+    calls: Caller,
+    ledger: Ledger,
+    settings: StepSettings,
+) -> _Judged | Rejection:
+    question, attempt = verified.generated.question, verified.generated.attempt
     outcome = await judge_sufficiency(
         calls,
         question,
-        observation,
+        verified.trace.get("observation"),
         retries=settings.judge_retries,
         max_tokens=settings.judge_max_tokens,
         sampling=settings.judge_sampling,
     )
-    judge_reply = ""
+    judge_reply, num_replies = "", 0
     for reply in outcome.replies:
-        judge_reply = reply.reply
+        judge_reply, num_replies = reply.reply, reply.judge_draw + 1
         ledger.add_sufficiency(
             SufficiencyRow.of_reply(
                 question.question_id,
@@ -204,7 +270,7 @@ async def filter_observation(
                 leak_text=leak,
             )
         )
-    if outcome.failure is not None and outcome.failure.reason not in _UNSCORED_FAILURES:
+    if outcome.failure is not None and outcome.failure.reason not in UNSCORED_FAILURES:
         return Rejection(Step.FILTER, outcome.failure.reason, outcome.failure.detail)
     if outcome.verdict.verdict == "unscored":
         detail = f"{outcome.verdict.unscored_reason} after {len(outcome.replies)} replies"
@@ -213,16 +279,7 @@ async def filter_observation(
         return Rejection(Step.FILTER, Reason.UNSCORED, detail)
     if outcome.verdict.verdict == "no":
         return Rejection(Step.FILTER, Reason.INSUFFICIENT, "the judge says No")
-    return CoTSample(
-        question_id=question.question_id,
-        draw=attempt,
-        output=verified.generated.output,
-        observation=observation,
-        think=verified.trace.get("think"),
-        answer=verified.trace.get("answer"),
-        reward=verified.score,
-        judge_reply=judge_reply,
-    )
+    return _Judged(judge_reply, num_replies)
 
 
 def _parse(output: str) -> Trace | TraceError:

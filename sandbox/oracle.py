@@ -1,4 +1,4 @@
-"""The sandbox's scripted teacher and judge: `oracle:SEED[,wrong=p][,insufficient=p]...`.
+"""The sandbox's scripted teacher, judge and reader: `oracle:SEED[,wrong=p][,insufficient=p]...`.
 
 The prompt decides its role. It reads what happens in a clip from the truth files that
 `sandbox.clips` wrote under the media root. It errs at the given rates: randomness is a hash of the
@@ -14,15 +14,22 @@ seed and the call's content, so neither order nor concurrency changes a reply.
               late          time spans (of the grounding template) are one second late
     judge     false_yes     an insufficient observation is judged sufficient
               false_no      a sufficient one is judged insufficient
+    reader    blind         this share of the questions is answered correctly from the text alone
+                            (`blind_questions` lists them); the others are guessed
+              false_yes     it answers correctly although the observation is insufficient
+              false_no      it guesses although the observation is sufficient
 """
 
 import asyncio
 import random
 import sys
 import threading
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 from cli.config import UsageError
 from judges.backends.base import (
@@ -35,10 +42,12 @@ from judges.backends.base import (
     Usage,
 )
 from judges.backends.registry import BackendOptions
+from judges.scoring.choices import read_choices
 from sandbox.teacher.faults import (
     ErrorRates,
     confused,
     delayed,
+    guessed_value,
     malformed,
     misperceived,
     off_by_one,
@@ -65,6 +74,7 @@ from schemas.annotations.reader import read_questions
 from schemas.questions import VideoQuestion
 
 _READING = threading.Lock()
+_READER_PROMPT = "The visual content itself is not shown to you"
 
 
 async def open_backend(rest: str, *, spec: str, options: BackendOptions) -> "OracleBackend":
@@ -80,7 +90,7 @@ async def open_backend(rest: str, *, spec: str, options: BackendOptions) -> "Ora
 
 
 class OracleBackend:
-    """Teacher or judge, depending on the prompt. Knows the questions under its media root."""
+    """Teacher, judge or reader, as the prompt has it. Knows the questions under its media root."""
 
     def __init__(self, root: Path, *, seed: int, rates: ErrorRates, rest: str, spec: str) -> None:
         self._world = RenderedWorld(root)
@@ -88,7 +98,8 @@ class OracleBackend:
         self._root, self._seed, self._rates = root, seed, rates
         self._config = self._world.config
         self._opening = asyncio.Lock()
-        self._known: dict[str, tuple[str, Query]] | None = None
+        self._known: dict[str, _Known] | None = None
+        self._blind: Mapping[str, str] | None = None
         self._truth = lru_cache(maxsize=16_384)(self._read_truth)
 
     async def complete(self, request: ChatRequest) -> Reply:
@@ -101,6 +112,8 @@ class OracleBackend:
         truth = self._look_up(request, prompt)
         if "<judgement>" in prompt:
             text = self._judge(request, prompt, truth)
+        elif _READER_PROMPT in prompt:
+            text = self._read(request, prompt, truth)
         elif "<observations>" in prompt:
             text = self._commit(prompt, truth)
         else:
@@ -133,7 +146,7 @@ class OracleBackend:
                 f"the sandbox's oracle knows only the questions in {self._root / 'questions.json'};"
                 f" {request.question_id or 'a request without question_id'} is none of them"
             )
-        path, query = entry
+        path, query, _ = entry
         if query.text not in prompt:
             raise FinalError(
                 f"the prompt does not ask {query.text!r}, which is question {request.question_id}"
@@ -215,6 +228,73 @@ class OracleBackend:
             " <judgement>No</judgement>"
         )
 
+    def blind_questions(self) -> frozenset[str]:
+        """The questions that the reader answers correctly without their video, in every sample."""
+        answers = self._blind_answers()
+        return frozenset(
+            question_id
+            for question_id, known in _known_questions(self._root).items()
+            if answers.get(known.query.text) == known.value
+        )
+
+    def _blind_answers(self) -> Mapping[str, str]:
+        """What the reader believes to know, by the question's text.
+
+        Clips share texts, and without a clip one text has one answer: the most frequent one of the
+        world. Texts are taken in a random order, as long as what they answer correctly stays within
+        the rate. Raises FinalError for a rate that no text-only reader can reach here.
+        """
+        if self._blind is None:
+            self._blind = self._drawn_answers()
+        return self._blind
+
+    def _drawn_answers(self) -> dict[str, str]:
+        golds: dict[str, Counter[str]] = defaultdict(Counter)
+        known = _known_questions(self._root)
+        for one in known.values():
+            golds[one.query.text][one.value] += 1
+        best = {
+            text: min(seen.items(), key=lambda pair: (-pair[1], pair[0]))
+            for text, seen in golds.items()
+        }
+        wanted, found = self._rates.blind * len(known), 0
+        answers: dict[str, str] = {}
+        for text in sorted(best, key=lambda text: self._random_bits("blind", text)):
+            value, count = best[text]
+            if found + count <= wanted:
+                answers[text], found = value, found + count
+        reachable = sum(count for _, count in best.values())
+        if wanted > reachable:
+            raise FinalError(
+                f"blind={self._rates.blind:g} cannot be: {reachable / len(known):.0%} of the"
+                f" questions in {self._root} can be answered from their texts, which clips share;"
+                " give less, or render a world with fewer questions"
+            )
+        return answers
+
+    def _read(self, request: ChatRequest, prompt: str, truth: GroundTruth) -> str:
+        """An answer from the question alone, or from the observation that is given with it.
+
+        It names an option by its text: in this prompt the letters may be others.
+        """
+        stated = prompt[prompt.index(truth.query.text) :]
+        about = (stated, request.draw)
+        if "<given_observation>" in prompt:
+            supports = is_sufficient(truth, stated, self._config)
+            rate = self._rates.false_no if supports else self._rates.false_yes
+            if supports != (self._random_bits("read", *about) / 2**64 < rate):
+                return f"<think>It is observed.</think><answer>{truth.value}</answer>"
+        believed = self._blind_answers().get(self._asked_text(request))
+        if believed is not None:
+            return f"<think>It is always so.</think><answer>{believed}</answer>"
+        rng = random.Random(self._random_bits("guess", *about))
+        guess = guessed_value(truth.query, self._config, rng)
+        return f"<think>Nothing says it, so I guess.</think><answer>{guess}</answer>"
+
+    def _asked_text(self, request: ChatRequest) -> str:
+        assert self._known is not None
+        return self._known[request.question_id].query.text
+
     def _commit(self, prompt: str, truth: GroundTruth) -> str:
         """An answer from the observations alone.
 
@@ -232,7 +312,15 @@ def _num_words(request: ChatRequest) -> int:
     return len(request.text.split()) + len(request.system.split())
 
 
-def _known_questions(root: Path) -> dict[str, tuple[str, Query]]:
+class _Known(NamedTuple):
+    """A question of the sandbox: its clip's path, what it asks, and its answer's value."""
+
+    path: str
+    query: Query
+    value: str
+
+
+def _known_questions(root: Path) -> dict[str, _Known]:
     """The questions under `root`, read once for all backends of this process."""
     file = root / "questions.json"
     try:
@@ -247,11 +335,20 @@ def _known_questions(root: Path) -> dict[str, tuple[str, Query]]:
 
 
 @lru_cache(maxsize=2)
-def _read_known(file: Path, mtime_ns: int, size: int) -> dict[str, tuple[str, Query]]:
-    """Every question of the sandbox: its id to its clip's path and what it asks."""
-    known: dict[str, tuple[str, Query]] = {}
+def _read_known(file: Path, mtime_ns: int, size: int) -> dict[str, _Known]:
+    """Every question of the sandbox by its id."""
+    known: dict[str, _Known] = {}
     for question in read_questions(file, format="video-r1"):
         query = parse_query(question.problem) if isinstance(question, VideoQuestion) else None
         if query is not None and isinstance(question, VideoQuestion):
-            known[question.question_id] = (sys.intern(question.media[0].path), query)
+            path, value = question.media[0].path, _value(question)
+            known[question.question_id] = _Known(sys.intern(path), query, sys.intern(value))
     return known
+
+
+def _value(question: VideoQuestion) -> str:
+    """The gold answer's text: that of the option, where there are options."""
+    for choice in read_choices(question.options) if question.options else ():
+        if choice.letter == question.solution:
+            return choice.text
+    return question.solution

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from schemas.parquet_rows import parquet_columns, table_rows
 from schemas.questions import MediaRef, ProblemType, VideoQuestion, strip_answer_tags
 from schemas.samples import AcceptedSample
 from schemas.serialization import content_id
@@ -38,6 +39,11 @@ COLUMNS: Mapping[str, str] = {
     "frame_times": "their times, in seconds",
     "paths": "all media of the question",
     "kinds": "kind of each of `paths`",
+    "spans": "`[start, end]` in seconds of each of `paths` that is a part of its file, `[]` for \
+the others; null where none is",
+    "answerable_blind": "whether a text reader answers the question without the video; null where \
+none was asked, or its replies decide nothing",
+    "blind_rate": "share of its answers without the video that are correct",
     "level": "difficulty level of the source, where it has one",
     "time_clues": "spans that hold the answer, in seconds, where the source gives them",
 }
@@ -55,6 +61,7 @@ def dataset_row(sample: AcceptedSample) -> dict[str, Any]:
     all media in the question's order.
     """
     question = sample.question
+    spans = [list(ref.span or ()) for ref in question.media]
     main = next((ref for ref in question.media if ref.kind == "video"), question.media[0])
     return {
         "problem_id": question.problem_id,
@@ -80,9 +87,19 @@ def dataset_row(sample: AcceptedSample) -> dict[str, Any]:
         "frame_times": list(sample.frame_times),
         "paths": [ref.path for ref in question.media],
         "kinds": [ref.kind for ref in question.media],
+        # Left out where no clip is cut: such a row is, byte for byte, what it was before clips.
+        **({"spans": spans} if any(spans) else {}),
+        **_blind_columns(sample),
         "level": question.level,
         "time_clues": [list(clue) for clue in question.time_clues],
     }
+
+
+def _blind_columns(sample: AcceptedSample) -> dict[str, Any]:
+    """Nothing where no text reader was asked, so that the content ids of such datasets stay."""
+    if sample.blind_rate is None:
+        return {}
+    return {"answerable_blind": sample.answerable_blind, "blind_rate": sample.blind_rate}
 
 
 def question_of_row(row: Mapping[str, Any]) -> VideoQuestion:
@@ -91,15 +108,22 @@ def question_of_row(row: Mapping[str, Any]) -> VideoQuestion:
         problem=row["problem"],
         options=tuple(row["options"]),
         solution=strip_answer_tags(row["solution"]),
-        media=tuple(
-            MediaRef(kind=kind, path=path)
-            for kind, path in zip(row["kinds"], row["paths"], strict=True)
-        ),
+        media=media_of_row(row),
         problem_type=ProblemType(row["problem_type"]),
         data_source=row["data_source"],
         problem_id=row["problem_id"],
         time_clues=tuple((start, end) for start, end in row["time_clues"]),
         level=row["level"],
+        answerable_blind=row.get("answerable_blind"),
+    )
+
+
+def media_of_row(row: Mapping[str, Any]) -> tuple[MediaRef, ...]:
+    """The media of a dataset row, in order, clips with their start and end."""
+    spans = row.get("spans") or [[]] * len(row["paths"])
+    return tuple(
+        MediaRef(kind=kind, path=path, **dict(zip(("start", "end"), span, strict=False)))
+        for kind, path, span in zip(row["kinds"], row["paths"], spans, strict=True)
     )
 
 
@@ -126,22 +150,15 @@ def read_dataset_rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
     Raises ValueError for a file that is no Parquet or has not the columns.
     """
-    import pyarrow as pa  # only who reads datasets pays for it
-    import pyarrow.parquet as pq
-
     for path in files:
-        try:
-            with pq.ParquetFile(path) as file:
-                missing = [name for name in _NEEDED if name not in file.schema_arrow.names]
-                if missing:
-                    raise ValueError(
-                        f"{path} lacks the columns {', '.join(missing)}: expected a dataset that"
-                        " pipeline.build_cot made"
-                    )
-                for batch in file.iter_batches(_ROWS_AT_ONCE):
-                    yield from batch.to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{path} cannot be read as Parquet: {error}") from None
+        columns = parquet_columns(path)
+        missing = [name for name in _NEEDED if name not in columns]
+        if missing:
+            raise ValueError(
+                f"{path} lacks the columns {', '.join(missing)}: expected a dataset that"
+                " pipeline.build_cot made"
+            )
+        yield from table_rows(path, _ROWS_AT_ONCE)
 
 
 def dataset_card_id(path: Path) -> str | None:

@@ -16,6 +16,7 @@ class Step(StrEnum):
 
     READ = "read"
     MEDIA = "media"
+    BLIND = "blind"
     GENERATE = "generate"
     VERIFY = "verify"
     FILTER = "filter"
@@ -40,7 +41,9 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     DECODE_TIMEOUT = "decode_timeout"
     DECODER_DIED = "decoder_died"
-    # generate and filter: calls
+    # blind: the text reader
+    ANSWERABLE_BLIND = "answerable_blind"  # answered without the video
+    # blind, generate and filter: calls
     CALL_FAILED = "call_failed"  # retries used up
     BAD_REQUEST = "bad_request"  # the server refused the request for good, in its own words
     REFUSED = "refused"
@@ -49,7 +52,7 @@ class Reason(StrEnum):
     # verify
     MALFORMED_TRACE = "malformed_trace"
     LOW_SCORE = "low_score"
-    # filter
+    # filter; unscored also at blind
     INSUFFICIENT = "insufficient"
     ANSWER_LEAK = "answer_leak"
     UNSCORED = "unscored"
@@ -137,7 +140,11 @@ class CoTSample:
 
 @dataclass(frozen=True)
 class AcceptedSample:
-    """One accepted trace, joined with its question, its answer check and its last verdict."""
+    """One accepted trace, joined with its question, its answer check and its last verdict.
+
+    `answerable_blind` and `blind_rate` are the text reader's, None where none was asked; the mark
+    alone is None where its replies decided nothing.
+    """
 
     question: VideoQuestion
     draw: int
@@ -160,6 +167,8 @@ class AcceptedSample:
     judge_call_key: str
     judge_reply: str
     answer_leak: bool
+    answerable_blind: bool | None = None
+    blind_rate: float | None = None
 
     @property
     def question_id(self) -> str:

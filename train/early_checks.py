@@ -1,21 +1,23 @@
 """What ends a command within two seconds, before torch, transformers and TRL are loaded.
 
 A folder of another command, changed options, a model that is nowhere, an option that nobody has, a
-tracker that is not installed. Each check raises UsageError with one sentence.
+tracker that is not installed, rows of which nothing is known. Each check raises UsageError with one
+sentence.
 """
 
 import ast
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from cli.config import UsageError
+from cli.config import UsageError, say
 
+T = TypeVar("T")
 _HUB = "https://huggingface.co"
 _HUB_SECONDS = 5.0
 _YES = {"1", "on", "yes", "true"}
@@ -44,6 +46,29 @@ TRACKERS = {
     "wandb": "wandb",
 }
 _NO_TRACKER = ("none", "all")
+
+
+def needing_video(
+    items: Sequence[T], mark_of: Callable[[T], bool | None], *, called: str, is_printed: bool
+) -> list[T]:
+    """--needs-video only: the items that are not marked as answerable without their video.
+
+    How many that leaves out is printed where `is_printed`. Raises UsageError where none is marked
+    either way, because then nothing is known about them, and where none is left.
+    """
+    marked = [(item, mark_of(item)) for item in items]
+    if all(mark is None for _, mark in marked):
+        raise UsageError(
+            f"--needs-video only: none of the {len(items)} {called} is marked; expected "
+            "`answerable_blind`, which pipeline.build_cot --blind-filter finds out (it is in its "
+            "dataset, and with --export questions beside every question)"
+        )
+    kept = [item for item, mark in marked if mark is not True]
+    if not kept:
+        raise UsageError(f"--needs-video only leaves none of the {len(items)} {called}")
+    if is_printed:
+        say(f"--needs-video only: {len(items) - len(kept)} of {len(items)} {called} are left out")
+    return kept
 
 
 def refuse_missing_trackers(report_to: str | Collection[str] | None) -> None:

@@ -88,7 +88,9 @@ def _evaluate(config: EvaluateConfig, command: Sequence[str]) -> int:
             assert calls_folder is not None
             scores, extractor = extract_conclusions(answers.scores, config, calls_folder)
             answers = replace(answers, scores=scores)
+        answers, about = _read_by_models(answers, config, calls_folder)
         report: dict[str, Any] = {"run": run.as_json(), **report_of(answers, extractor=extractor)}
+        report |= about
         say(report_text(report), sys.stdout)
         if config.compare is not None:
             found = report["comparison"] = _compared(answers, config.compare, config.template)
@@ -96,6 +98,25 @@ def _evaluate(config: EvaluateConfig, command: Sequence[str]) -> int:
         if folder is not None:
             _write(folder, config, report, answers, loader)
     return EXIT_ROWS_FAILED if report["errors"] or report["unreadable"] else EXIT_OK
+
+
+def _read_by_models(
+    answers: "ScoredAnswers", config: EvaluateConfig, calls_folder: "CallsFolder | None"
+) -> tuple["ScoredAnswers", dict[str, Any]]:
+    """The answers as text-only models mark and read them, and what the report says of these."""
+    about: dict[str, Any] = {}
+    if config.blind is None and config.answer_extractor is None:
+        return answers, about
+    from train.evaluation.text_only import extract_answers, mark_blind
+
+    assert calls_folder is not None
+    if config.blind is not None:
+        scores, about["blind"] = mark_blind(answers.scores, config, calls_folder)
+        answers = replace(answers, scores=scores)
+    if config.answer_extractor is not None:
+        scores, about["answer_extraction"] = extract_answers(answers.scores, config, calls_folder)
+        answers = replace(answers, scores=scores)
+    return answers, about
 
 
 def _begin(folder: Path, config: EvaluateConfig) -> None:
@@ -119,7 +140,8 @@ def _loader(config: EvaluateConfig, closing: ExitStack) -> "FrameLoader | None":
 
 def _calls_folder(config: EvaluateConfig) -> "CallsFolder | None":
     """Where calls go, after the models that they go to have answered; None without such models."""
-    if config.output_dir is None or not (config.extractor or config.observation_reader):
+    asked = (config.extractor, config.observation_reader, config.answer_extractor, config.blind)
+    if config.output_dir is None or not any(asked):
         return None
     from train.evaluation.backend_calls import checked_folder
 

@@ -34,6 +34,7 @@ from train.data.sft_dataset import (
     tokenised,
     within_length,
 )
+from train.early_checks import needing_video
 from train.sft_options import SftConfig
 from train.trainers.distributed import is_first_process, wait_for_all_processes
 
@@ -64,6 +65,13 @@ def prepare_data(
         raise UsageError(f"--dataset: {error}") from None
     if not rows:
         raise UsageError(f"--dataset {' '.join(map(str, config.dataset))} has no rows")
+    if config.needs_video == "only":
+        rows = needing_video(
+            rows,
+            lambda row: row.get("answerable_blind"),
+            called="rows",
+            is_printed=is_first_process(),
+        )
     template = dataset_template(rows, config.template)
     inputs = VideoInputs(processor, loader, template, rope_positions=config.rope_positions)
     all_rows = sft_rows(rows, template, target=config.target)
@@ -124,7 +132,7 @@ def _held_out_questions(config: SftConfig) -> list[VideoQuestion]:
     if config.held_out_questions is None:
         return []
     try:
-        found = list(read_questions(config.held_out_questions))
+        found = list(read_questions(config.held_out_questions, media_root=config.media_root))
     except ValueError as error:
         raise UsageError(f"--held-out-questions: {error}") from None
     questions = [row for row in found if isinstance(row, VideoQuestion)]

@@ -1,6 +1,7 @@
 """The audit's tables beside those of a ledger, in one DuckDB file."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from schemas.ledger.ledger import Ledger
@@ -74,6 +75,7 @@ CREATE TABLE audit_verdicts (
 AUDIT_MIGRATIONS: tuple[Migration, ...] = (
     MIGRATIONS[0],
     Migration(2, "audit_tables", _AUDIT_TABLES),
+    replace(MIGRATIONS[1], number=3),
 )
 
 

@@ -10,7 +10,8 @@ Verdict = Literal["yes", "no", "unscored"]
 Label = Literal["sufficient", "insufficient", "consistent", "inconsistent", "unsure"]
 
 COMMIT_FIRST = "commit-first"
-VARIANTS = ("sufficiency", "sufficiency-short", COMMIT_FIRST)  # prompts that a run can ask with
+ANSWER = "answer"
+VARIANTS = ("sufficiency", "sufficiency-short", COMMIT_FIRST, ANSWER)  # ways a run can ask
 CONSISTENCY = "think-answer"  # and the one of think-answer audits
 REAL = ""  # the `probe` of a verdict on the row's own observation
 

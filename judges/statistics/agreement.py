@@ -63,6 +63,7 @@ class Agreement:
     agreement: Estimate
     precision: Estimate
     recall: Estimate
+    specificity: Estimate
     f1: Estimate
     kappa: Estimate
     ac1: Estimate

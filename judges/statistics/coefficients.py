@@ -29,7 +29,8 @@ def cell_statistics(cells: Floats, num_rows: int) -> dict[str, Floats]:
     """All statistics of a judge against humans from confusion cells.  [..., 4] -> [...] each.
 
     With cells as shares p, po = p_yy + p_nn, judge's share of Yes j, human share of Yes h:
-    precision p_yy / j, recall p_yy / h, F1 2 p_yy / (j + h);
+    precision p_yy / j, recall (sensitivity) p_yy / h, specificity p_nn / (1 - h),
+    F1 2 p_yy / (j + h);
     kappa (po - pe) / (1 - pe) with pe = j h + (1 - j)(1 - h): Cohen (Educational and Psychological
     Measurement 20, 1960);
     AC1 the same with pe = 2 m (1 - m), m = (j + h) / 2: Gwet (British Journal of Mathematical and
@@ -52,6 +53,7 @@ def cell_statistics(cells: Floats, num_rows: int) -> dict[str, Floats]:
         "agreement": agreed,
         "precision": ratio(yes_yes, judged_yes),
         "recall": ratio(yes_yes, human_yes),
+        "specificity": ratio(no_no, total - human_yes),
         "f1": ratio(2 * yes_yes, judged_yes + human_yes),
         "kappa": ratio(agreed - by_chance, 1 - by_chance),
         "ac1": ratio(agreed - hard_to_say, 1 - hard_to_say),

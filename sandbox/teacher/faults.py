@@ -40,6 +40,7 @@ class ErrorRates:
     late: float = 0.0
     false_yes: float = 0.0
     false_no: float = 0.0
+    blind: float = 0.0
 
     def fault(self, quantile: float) -> Fault:
         """The teacher's fault for a random number in [0, 1)."""
@@ -94,6 +95,11 @@ def other_value(query: Query, gold: str, config: WorldConfig, rng: random.Random
     """A wrong answer that the question allows."""
     values = [value for value in _values(query, config) if is_far(query, gold, value)]
     return rng.choice(values)
+
+
+def guessed_value(query: Query, config: WorldConfig, rng: random.Random) -> str:
+    """Any of the answers that the question allows, the correct one as likely as each other."""
+    return rng.choice(_values(query, config))
 
 
 def _values(query: Query, config: WorldConfig) -> list[str]:

@@ -8,6 +8,7 @@ because questions are worked on in file order.
 import json
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from schemas.questions import VideoQuestion
@@ -59,8 +60,23 @@ def accepted_samples(cursor: "DuckDBPyConnection", batch_rows: int) -> Iterator[
             _rows_at(cursor, "sufficiency_verdicts", _VERDICT_COLUMNS, verdicts),
             strict=True,
         )
-        for question, attempt, check, verdict in parts:
-            yield _sample(question, attempt, check, verdict)
+        samples = [_sample(*rows) for rows in parts]
+        marks = _marks(cursor, [sample.question_id for sample in samples])
+        for sample in samples:
+            mark, rate = marks.get(sample.question_id, (None, None))
+            yield replace(sample, answerable_blind=mark, blind_rate=rate)
+
+
+def _marks(
+    cursor: "DuckDBPyConnection", question_ids: list[str]
+) -> dict[str, tuple[bool | None, float]]:
+    """Of those that a text reader was asked: whether it answers them blind, and its rate."""
+    cursor.execute(
+        "SELECT question_id, answerable_blind, blind_rate FROM blind_marks"
+        " WHERE question_id IN (SELECT unnest(?))",
+        [question_ids],
+    )
+    return {question_id: (mark, rate) for question_id, mark, rate in cursor.fetchall()}
 
 
 def _rows_at(
@@ -128,3 +144,15 @@ def stored_question(row: tuple[Any, ...]) -> VideoQuestion:
         level=level,
         row=place,
     )
+
+
+def stored_questions(cursor: "DuckDBPyConnection") -> Iterator[VideoQuestion]:
+    """All questions in the order of their file, each with the mark of a text reader."""
+    cursor.execute(
+        f"SELECT answerable_blind, {QUESTION_COLUMNS} FROM questions"
+        " LEFT JOIN blind_marks USING (question_id)"
+        ' WHERE problem IS NOT NULL ORDER BY "row", question_id'
+    )
+    while rows := cursor.fetchmany(_PLACES_PER_FETCH):
+        for mark, *columns in rows:
+            yield stored_question(tuple(columns)).model_copy(update={"answerable_blind": mark})

@@ -40,6 +40,8 @@ from schemas.ledger.rows import (
     BatchRow,
     CallRow,
     MediaRow,
+    ReaderAnswerRow,
+    ReaderCheckRow,
     SufficiencyRow,
 )
 from schemas.ledger.tables import (
@@ -71,7 +73,13 @@ __all__ = [
     "SpendRow",
 ]
 
-_TRACE_TABLES = ("attempts", "answer_checks", "sufficiency_verdicts")
+_TRACE_TABLES = (
+    "attempts",
+    "answer_checks",
+    "sufficiency_verdicts",
+    "reader_answers",
+    "reader_checks",
+)
 _PUT_ROWS = 200  # questions that enter the queue together
 
 
@@ -187,6 +195,14 @@ class Ledger(LedgerReader):
     def add_sufficiency(self, row: SufficiencyRow) -> None:
         """Store one reply of the judge, or an answer leak; the same draws replace the row."""
         self._add("sufficiency_verdicts", columns(row))
+
+    def add_reading(self, check: ReaderCheckRow, answers: Iterable[ReaderAnswerRow]) -> None:
+        """Store a text reader's answers and what followed from them, in one commit."""
+        checks, table = self._tables["reader_checks"], self._tables["reader_answers"]
+        self._writer.put(
+            *(Append(table, table.row(columns(answer))) for answer in answers),
+            Append(checks, checks.row(columns(check))),
+        )
 
     def add_call(self, row: CallRow) -> None:
         """Store a billed or final attempt of a call."""

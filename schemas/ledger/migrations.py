@@ -213,12 +213,52 @@ SELECT step, provider, model, batch, count(*) AS calls,
 FROM calls GROUP BY step, provider, model, batch;
 """
 
+_TABLES_OF_READERS = """
+-- What a text reader answered. Evidence 'none': from the question alone (draw 0); 'observation':
+-- from the observation of attempt `draw`. `correct` is NULL where the reply could not be used.
+CREATE TABLE reader_answers (
+    question_id VARCHAR NOT NULL,
+    evidence VARCHAR NOT NULL,
+    draw INTEGER NOT NULL DEFAULT 0,
+    sample INTEGER NOT NULL,
+    permutation INTEGER NOT NULL DEFAULT 0,
+    call_key VARCHAR NOT NULL,
+    answer VARCHAR,
+    score DOUBLE,
+    correct BOOLEAN,
+    unscored_reason VARCHAR,
+    PRIMARY KEY (question_id, evidence, draw, sample)
+);
+-- What followed from them. 'yes' is answerable blind for evidence 'none', and sufficient for an
+-- observation, whose rate was held against `blind_rate` + `margin`.
+CREATE TABLE reader_checks (
+    question_id VARCHAR NOT NULL,
+    evidence VARCHAR NOT NULL,
+    draw INTEGER NOT NULL DEFAULT 0,
+    reader VARCHAR NOT NULL,
+    prompt_id VARCHAR NOT NULL,
+    samples INTEGER NOT NULL,
+    correct INTEGER NOT NULL,
+    unscored INTEGER NOT NULL,
+    rate DOUBLE NOT NULL,
+    blind_rate DOUBLE,
+    margin DOUBLE,
+    verdict VARCHAR NOT NULL,
+    PRIMARY KEY (question_id, evidence, draw)
+);
+CREATE VIEW blind_marks AS
+SELECT question_id, rate AS blind_rate, samples, correct, unscored,
+       CASE verdict WHEN 'yes' THEN true WHEN 'no' THEN false END AS answerable_blind
+FROM reader_checks WHERE evidence = 'none';
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         1,
         "first_schema",
         _TABLES_OF_QUESTIONS + _TABLES_OF_TRACES + _TABLES_OF_CALLS + _VIEWS,
     ),
+    Migration(2, "text_readers", _TABLES_OF_READERS),
 )
 
 

@@ -51,6 +51,11 @@ _AVERAGE_NAMES = (
     "trace_tokens",
     "observation_words",
     "judge_reply_tokens",
+    "asked_blind",
+    "rejected_blind",
+    "read",
+    "blind_reply_tokens",
+    "read_reply_tokens",
 )
 _AVERAGES = """
 SELECT (SELECT count(DISTINCT question_id) FROM attempts), (SELECT count(*) FROM attempts),
@@ -60,7 +65,13 @@ SELECT (SELECT count(DISTINCT question_id) FROM attempts), (SELECT count(*) FROM
                  WHERE step = 'generate' AND status = 'ok'), 0),
        coalesce((SELECT avg(len(string_split(trim(observation), ' ')))
                  FROM attempts WHERE observation IS NOT NULL), 0),
-       coalesce((SELECT avg(output_tokens) FROM calls WHERE step = 'filter' AND status = 'ok'), 0)
+       coalesce((SELECT avg(output_tokens) FROM calls WHERE step = 'filter' AND status = 'ok'), 0),
+       (SELECT count(*) FROM blind_marks),
+       (SELECT count(*) FROM rejections WHERE step = 'blind'),
+       (SELECT count(*) FROM reader_checks WHERE evidence = 'observation'),
+       coalesce((SELECT avg(output_tokens) FROM calls WHERE step = 'blind' AND status = 'ok'), 0),
+       coalesce((SELECT avg(output_tokens) FROM calls
+                 WHERE step = 'filter-answer' AND status = 'ok'), 0)
 """
 
 
@@ -115,6 +126,15 @@ _VIOLATIONS: Mapping[str, str] = {
     "has a sufficiency verdict but no attempt": _ORPHAN.format(
         "sufficiency_verdicts", "attempts", "question_id, draw"
     ),
+    "has a text reader's check but no question": "SELECT question_id FROM reader_checks"
+    " ANTI JOIN questions USING (question_id)",
+    "has another number of a text reader's answers than its check says": """
+        SELECT checks.question_id FROM reader_checks AS checks LEFT JOIN (
+            SELECT question_id, evidence, draw, count(*) AS found,
+                   count(*) FILTER (correct) AS found_correct
+            FROM reader_answers GROUP BY ALL
+        ) AS answers USING (question_id, evidence, draw)
+        WHERE found IS DISTINCT FROM samples OR found_correct IS DISTINCT FROM checks.correct""",
     "was unreadable but has no rejection": """
         SELECT question_id FROM questions ANTI JOIN rejections USING (question_id)
         WHERE problem IS NULL""",

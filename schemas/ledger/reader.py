@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from schemas.ledger import queries
-from schemas.ledger.accepted_samples import accepted_samples
+from schemas.ledger.accepted_samples import accepted_samples, stored_questions
 from schemas.ledger.call_cache import OpenBatch, open_batches
 from schemas.ledger.file import new_cursor
 from schemas.ledger.queries import FunnelRow, SpendRow
+from schemas.questions import VideoQuestion
 from schemas.samples import AcceptedSample
 
 if TYPE_CHECKING:
@@ -73,6 +74,14 @@ class LedgerReader(ABC):
         self.flush()
         with new_cursor(self._connection) as cursor:
             yield from accepted_samples(cursor, batch_rows)
+
+    def questions(self) -> Iterator[VideoQuestion]:
+        """The questions that could be read, in the order of their file, with a text reader's marks,
+        streamed.
+        """
+        self.flush()
+        with new_cursor(self._connection) as cursor:
+            yield from stored_questions(cursor)
 
     def open_batches(self) -> list[OpenBatch]:
         """Batches with requests that have no result yet, oldest first."""

@@ -12,6 +12,7 @@ from typing import Literal, Self
 from schemas.samples import Sufficiency
 
 Verdict = Literal["yes", "no", "unscored"]
+Evidence = Literal["none", "observation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,46 @@ class SufficiencyRow:
         return cls(
             question_id=question_id, draw=draw, judge=judge, answer_leak=True, leak_text=leak_text
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderAnswerRow:
+    """One answer of a text reader: from the question alone (`evidence` none), or from an attempt's
+    observation. `correct` is None where the reply could not be used.
+    """
+
+    question_id: str
+    evidence: Evidence
+    sample: int
+    call_key: str
+    draw: int = 0
+    permutation: int = 0
+    answer: str | None = None
+    score: float | None = None
+    correct: bool | None = None
+    unscored_reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderCheckRow:
+    """What followed from a reader's answers.
+
+    `verdict` yes is "answerable blind" for evidence none, and "sufficient" for an observation whose
+    `rate` exceeds `blind_rate` by `margin`.
+    """
+
+    question_id: str
+    evidence: Evidence
+    reader: str
+    prompt_id: str
+    samples: int
+    correct: int
+    unscored: int
+    rate: float
+    verdict: Verdict
+    draw: int = 0
+    blind_rate: float | None = None
+    margin: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,8 @@ WRITTEN_TABLES = (
     "attempts",
     "answer_checks",
     "sufficiency_verdicts",
+    "reader_answers",
+    "reader_checks",
     "calls",
     "rejections",
     "batches",
@@ -36,6 +38,8 @@ REPLACED_BY_KEY: Mapping[str, tuple[str, ...]] = {
     "attempts": ("question_id", "draw"),
     "answer_checks": ("question_id", "draw"),
     "sufficiency_verdicts": ("question_id", "draw", "judge_draw"),
+    "reader_answers": ("question_id", "evidence", "draw", "sample"),
+    "reader_checks": ("question_id", "evidence", "draw"),
     "batches": ("intent_id",),
     "batch_requests": ("intent_id", "custom_id"),
 }
@@ -213,7 +217,7 @@ def question_row(question: "VideoQuestion | UnreadableRow") -> dict[str, Any]:
             "problem": question.problem,
             "options": question.options,
             "solution": question.solution,
-            "media": [{"kind": ref.kind, "path": ref.path} for ref in question.media],
+            "media": [ref.as_fields() for ref in question.media],
             "time_clues": question.time_clues,
             "level": question.level,
         }

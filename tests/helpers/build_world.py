@@ -54,12 +54,14 @@ _WORDS = ("ball", "table", "lamp", "chair")
 
 
 def brain(prompt: Prompt) -> str:
-    """Teacher for prompts with images, judge for the others."""
+    """Teacher for prompts with images, else text reader or judge."""
     match = _NUMBER.search(prompt.text)
     if "the one word Yes" in prompt.text:
         return "Yes."
     assert match is not None, prompt.text
     number = int(match.group(1))
+    if "not shown to you" in prompt.text:
+        return reading(number, has_observation="<given_observation>" in prompt.text)
     return trace(number) if prompt.images else judgement(number)
 
 
@@ -84,6 +86,20 @@ def judgement(number: int) -> str:
         return "I would rather not say."
     word = "No" if verdict == "insufficient" else "Yes"
     return f"The observation was compared with the answer. <judgement>{word}</judgement>"
+
+
+def is_known_blind(number: int) -> bool:
+    """Whether a text reader answers question `number` without its video."""
+    return number * 31 % 10 < 3
+
+
+def reading(number: int, *, has_observation: bool) -> str:
+    """What a text reader answers: it knows some questions, and believes each good observation."""
+    knows = is_known_blind(number) or (has_observation and fate(number) != "insufficient")
+    kind, answer, options = gold(number)
+    if kind == "multiple choice":
+        answer = options[_LETTERS.index(answer)].partition(". ")[2]
+    return f"<think>Let me see.</think><answer>{answer if knows else 'no idea'}</answer>"
 
 
 def make_world(folder: Path, num_questions: int) -> Path:

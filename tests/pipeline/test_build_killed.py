@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pytest
 from helpers.build_world import make_world
-from helpers.builds import build_command, dataset_rows, environment, query, run_build
+from helpers.builds import JUDGE, build_command, dataset_rows, environment, query, run_build
 from helpers.chat_requests import paid_requests
 from servers.model_server import RunningServer, running_server
 
@@ -28,19 +28,37 @@ pytestmark = pytest.mark.heavy
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_thirty_kills_change_nothing_and_repeat_only_what_was_not_committed(tmp_path: Path) -> None:
-    questions = make_world(tmp_path / "world", NUM_QUESTIONS)
+    _killed(tmp_path, NUM_QUESTIONS, NUM_KILLS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_kills_between_a_text_readers_answers_change_nothing(tmp_path: Path) -> None:
+    """40 questions need about 280 calls: 8 without and with an observation, teacher and judge."""
+    reader = ("--blind-filter", JUDGE, "--sufficiency", "both")
+    _killed(tmp_path, 40, 6, *reader)
+    out, reference = tmp_path / "out", tmp_path / "reference"
+    for table in ("reader_answers", "reader_checks"):
+        assert query(out, _ALL.format(table)) == query(reference, _ALL.format(table))
+
+
+_ALL = "select columns(c -> c <> 'call_key') from {} order by all"
+
+
+def _killed(tmp_path: Path, num_questions: int, num_kills: int, *options: str) -> None:
+    questions = make_world(tmp_path / "world", num_questions)
     helpers = Path(__file__).parent.parent
     with running_server(
         tmp_path / "requests.jsonl", brain="helpers.build_world:brain", python_path=helpers
     ) as server:
         reference, out = tmp_path / "reference", tmp_path / "out"
-        assert run_build(build_command(questions, reference), server.url).returncode == 0
+        assert run_build(build_command(questions, reference, *options), server.url).returncode == 0
         once = paid_requests(server)
         server.control(latency_ms=250)
-        command = build_command(questions, out, "--concurrency", str(CONCURRENCY))
+        command = build_command(questions, out, "--concurrency", str(CONCURRENCY), *options)
         draw = random.Random(0)
         committed_at: list[tuple[float, Counter[Call]]] = []
-        while len(committed_at) < NUM_KILLS:
+        while len(committed_at) < num_kills:
             process = subprocess.Popen(
                 command,
                 env=environment(server.url),
@@ -72,10 +90,10 @@ def test_thirty_kills_change_nothing_and_repeat_only_what_was_not_committed(tmp_
         asked_later = Counter(_call(record) for record in log if record["time"] > killed_at)
         paid_twice = {call for call in asked_later if committed[call] >= needed[call]}
         assert not paid_twice, f"committed at the kill, yet asked again: {sorted(paid_twice)[:5]}"
-    print(f"{NUM_KILLS} kills, {len(once)} calls needed, {repeats} repeated")
+    print(f"{num_kills} kills, {len(once)} calls needed, {repeats} repeated")
 
 
-Call = tuple[int, bool]  # number of the question, and whether the request carried frames
+Call = tuple[int, str]  # number of the question, and the step
 
 
 def _num_answered(server: RunningServer) -> int:
@@ -84,7 +102,11 @@ def _num_answered(server: RunningServer) -> int:
 
 def _call(record: dict[str, Any]) -> Call:
     number = int(record["text"].split("Question ", 1)[1].split(":", 1)[0])
-    return number, bool(record["images"])
+    if record["images"]:
+        return number, "generate"
+    if "<given_observation>" in record["text"]:
+        return number, "filter-answer"
+    return number, "blind" if "not shown to you" in record["text"] else "filter"
 
 
 def _committed_calls(out: Path) -> Counter[Call]:
@@ -98,7 +120,7 @@ def _committed_calls(out: Path) -> Counter[Call]:
             "select problem_id, step from calls join questions using (question_id) "
             "where status = 'ok'"
         ).fetchall()
-    return Counter((int(problem_id), step == "generate") for problem_id, step in rows)
+    return Counter((int(problem_id), step) for problem_id, step in rows)
 
 
 _OUTCOMES = """

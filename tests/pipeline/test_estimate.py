@@ -88,9 +88,8 @@ async def quote(
         sample,
         frames=frames,
         settings=StepSettings("claude:teacher", "claude:judge"),
-        generator=Counter(1000),
-        judge=Counter(300),
-        prices=prices,
+        backends={"generator": Counter(1000), "judge": Counter(300)},
+        prices=dict(zip(("generator", "judge"), prices, strict=True)),
         assumptions=ASSUMED,
     )
 
@@ -190,6 +189,11 @@ SEEN = {
     "trace_tokens": 150.0,
     "observation_words": 60.0,
     "judge_reply_tokens": 40.0,
+    "asked_blind": 0,
+    "rejected_blind": 0,
+    "read": 0,
+    "blind_reply_tokens": 0.0,
+    "read_reply_tokens": 0.0,
 }
 
 

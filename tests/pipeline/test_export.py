@@ -60,6 +60,9 @@ def test_a_row_holds_the_question_and_its_accepted_draw(tmp_path: Path) -> None:
         "frame_times": [0.0, 0.5, 1.0],
         "paths": ["clips/017.mp4"],
         "kinds": ["video"],
+        "spans": None,
+        "answerable_blind": None,
+        "blind_rate": None,
         "level": "",
         "time_clues": [],
     }
@@ -76,7 +79,9 @@ def test_columns_and_types_are_these_with_and_without_rows(tmp_path: Path) -> No
         "reward": pa.float64(),
         "frame_indices": pa.list_(pa.int64()),
         "frame_times": pa.list_(pa.float64()),
-        "time_clues": pa.list_(pa.list_(pa.float64())),
+        **dict.fromkeys(["time_clues", "spans"], pa.list_(pa.list_(pa.float64()))),
+        "answerable_blind": pa.bool_(),
+        "blind_rate": pa.float64(),
     }
     (tmp_path / "a").mkdir()
     with empty_ledger(tmp_path / "a") as ledger:

@@ -18,6 +18,8 @@ from pipeline.export import (
     refuse_unwritable_outputs,
 )
 from schemas.annotations.reader import read_questions
+from schemas.dataset_rows import question_of_row
+from schemas.questions import MediaRef
 
 
 def test_videop2r_has_the_releases_fields_and_types(tmp_path: Path) -> None:
@@ -75,9 +77,26 @@ def test_what_was_written_is_said_with_what_was_left_out(tmp_path: Path) -> None
             add_attempt(ledger, asked)
         said = export_further(ledger, tmp_path, ["trl", "videop2r"])
     assert said == [
-        f"{tmp_path}/videop2r: rows 3, left out 1: it has one path per row, they have several",
+        f"{tmp_path}/videop2r: rows 3, left out 1: it has one path of a whole file per row, "
+        "they have several or a part of one",
         f"{tmp_path}/trl: rows 4",
     ]
+
+
+def test_a_part_of_a_file_is_no_path_of_other_layouts(tmp_path: Path) -> None:
+    clip = MediaRef(kind="video", path="clips/000.mp4", start=1.5, end=4)
+    with empty_ledger(tmp_path) as ledger:
+        for asked in (question(0), question(0, media=(clip,))):
+            ledger.add_question(asked)
+            add_attempt(ledger, asked)
+        export_dataset(ledger, tmp_path)
+        assert [export_trl(ledger, tmp_path).num_left_out] == [1]
+        assert [export_videop2r(ledger, tmp_path).num_left_out] == [1]
+    whole, part = rows_of(tmp_path / "dataset")
+    assert (whole["spans"], part["spans"]) == (None, [[1.5, 4.0]])
+    assert question_of_row(part).media == (clip,)
+    assert question_of_row(part).question_id == part["question_id"] != whole["question_id"]
+    assert [row["videos"] for row in rows_of(tmp_path / "trl")] == [["clips/000.mp4"]]
 
 
 def test_what_an_earlier_run_wrote_does_not_go_stale(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from judges.backends.base import (
     TextPart,
 )
 from judges.backends.registry import BackendOptions, open_backend
-from judges.scoring.answer_score import score_answer
+from judges.scoring.answer_score import check_answer, extract_answer, score_answer
 from judges.sufficiency import parse_judgement, sufficiency_request
+from judges.text_reader import ReaderSettings, reader_requests
 from sandbox.oracle import OracleBackend
 from sandbox.world.clips import FULL, Clip
 from sandbox.world.facts import facts_of, read_facts, say_all
@@ -310,3 +311,59 @@ async def test_usage_counts_words_and_a_long_reply_is_cut(
         5,
         5,
     )
+
+
+async def answers(
+    reader: Backend, question: VideoQuestion, observation: str | None
+) -> list[bool | None]:
+    """Whether each of four answers of the sandbox's text reader is correct."""
+    settings = ReaderSettings(samples=4)
+    found = []
+    for request, asked_as, _ in reader_requests(question, observation, settings, "blind"):
+        reply = await reader.complete(request)
+        answer = extract_answer(reply.text, asked_as)
+        found.append(answer is not None and check_answer(asked_as, answer).passed)
+    return found
+
+
+async def test_the_reader_answers_a_known_share_of_the_questions_blind(
+    sandbox_world: Path, questions: list[VideoQuestion]
+) -> None:
+    """Also with permuted options, in every sample; the others are guessed."""
+    reader: Any = await opened("oracle:5,blind=0.3", sandbox_world)
+    known = reader.blind_questions()
+    assert len(known) == pytest.approx(0.3 * len(questions), abs=3)
+    rates: dict[bool, list[bool | None]] = {True: [], False: []}
+    for question in questions:
+        rates[question.question_id in known] += await answers(reader, question, None)
+    assert all(rates[True])
+    assert sum(map(bool, rates[False])) < 0.5 * len(rates[False])
+    other: Any = await opened("oracle:6,blind=0.3", sandbox_world)
+    assert other.blind_questions() != known
+
+
+async def test_a_share_that_texts_cannot_give_is_refused(
+    sandbox_world: Path, questions: list[VideoQuestion]
+) -> None:
+    """Clips share texts: whoever sees the text alone is wrong about some of them."""
+    assert len({question.problem for question in questions}) < len(questions)
+    reader = await opened("oracle:5,blind=1", sandbox_world)
+    with pytest.raises(FinalError, match=r"blind=1 cannot be: \d+% of the questions"):
+        await answers(reader, questions[0], None)
+
+
+async def test_the_reader_answers_from_an_observation_that_says_enough(
+    sandbox_world: Path, questions: list[VideoQuestion]
+) -> None:
+    reader = await opened("oracle:5", sandbox_world)
+    teacher = await opened("oracle:1", sandbox_world)
+    careless = await opened("oracle:1,insufficient=1", sandbox_world)
+    guessed = 0
+    for question in questions[:40]:
+        reply = await teacher.complete(asked(question))
+        observation = parse_trace(reply.text, TEMPLATES["p2r"]).get("observation")
+        assert all(await answers(reader, question, observation)), question
+        reply = await careless.complete(asked(question))
+        observation = parse_trace(reply.text, TEMPLATES["p2r"]).get("observation")
+        guessed += not all(await answers(reader, question, observation))
+    assert guessed > 30

@@ -9,11 +9,9 @@ nothing: no call is made and the row scores 0.
 """
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,13 +30,11 @@ from judges.backends.preflight import HeldCalls
 from judges.backends.registry import takes_no_money
 from judges.backends.session import CallSession, check_before, opened_backend
 from judges.consistency_llm import Consistency, judge_consistency
-from judges.sufficiency import escape_fences
+from judges.text_reader import reader_prompt
 from schemas.ledger.ledger import Ledger, LedgerError
-from schemas.prompting import task_prompt
 from schemas.questions import VideoQuestion
 from schemas.runs import start_run
 from schemas.samples import CALL_ERRORS, UnscoredReason
-from schemas.serialization import content_id
 from schemas.traces import TEMPLATES, segment_spans
 from train.evaluation.eval_questions import SPECIMEN
 from train.evaluation.options import EvaluateConfig
@@ -47,8 +43,6 @@ from train.evaluation.progress import AnswerProgress
 from train.evaluation.scoring import SampleScore
 
 CALLS_FILE = "calls.duckdb"
-_PROMPT = "observation_reader.md"
-_PLACEHOLDER = re.compile(r"\{(task|observation)\}")
 _OBSERVED = "p2r"  # the template whose replies hold an observation
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -73,7 +67,12 @@ def checked_folder(config: EvaluateConfig, folder: Path) -> CallsFolder:
     Where the folder has calls already, models are asked when the first call is due. Raises
     UsageError where one does not answer.
     """
-    specs = {"--observation-reader": _reader_spec(config), "--extractor": config.extractor}
+    specs = {
+        "--observation-reader": _reader_spec(config),
+        "--extractor": config.extractor,
+        "--blind": config.blind,
+        "--answer-extractor": config.answer_extractor,
+    }
     if (folder / CALLS_FILE).exists():
         return CallsFolder(folder, HeldCalls())
     return CallsFolder(folder, asyncio.run(_checked(specs, config)))
@@ -132,18 +131,6 @@ def observation_of(output: str) -> str:
     return ""
 
 
-def reader_prompt(question: VideoQuestion, observation: str, template: str) -> tuple[str, str]:
-    """The reader's prompt, and the id of the two prompt files that it was made from.
-
-    Placeholders are filled in one pass; the observation cannot close its tag.
-    """
-    task = task_prompt(question, template)
-    text = (resources.files("train.evaluation") / _PROMPT).read_bytes().decode()
-    filled = {"task": task.text, "observation": escape_fences(observation)}
-    prompt = _PLACEHOLDER.sub(lambda found: filled[found[1]], text.removesuffix("\n"))
-    return prompt, content_id("prompt", {"task": task.prompt_id, "reader": text})
-
-
 def extract_conclusions(
     scores: Sequence[SampleScore], config: EvaluateConfig, folder: CallsFolder
 ) -> tuple[tuple[SampleScore, ...], str]:
@@ -173,7 +160,7 @@ def _extractor_name(spec: str, found: Sequence[Consistency]) -> str:
 async def _read_conclusions(
     reasoned: Sequence[SampleScore], config: EvaluateConfig, spec: str, folder: CallsFolder
 ) -> list[Consistency]:
-    async with _opened_calls(spec, config, folder) as calls:
+    async with opened_calls(spec, config, folder) as calls:
 
         async def read(one: SampleScore) -> Consistency:
             return await judge_consistency(
@@ -183,7 +170,7 @@ async def _read_conclusions(
                 max_tokens=config.extractor_max_tokens,
             )
 
-        return await _all_results(reasoned, read, most_at_once=4 * config.concurrency)
+        return await all_results(reasoned, read, most_at_once=4 * config.concurrency)
 
 
 async def _read_observations(
@@ -194,7 +181,7 @@ async def _read_observations(
 ) -> list[Prediction]:
     spec = _reader_spec(config)
     assert spec is not None
-    async with _opened_calls(spec, config, folder) as calls:
+    async with opened_calls(spec, config, folder) as calls:
         sampling = _sampling_params(config, calls.info)
 
         async def read(one: tuple[VideoQuestion, str]) -> Prediction:
@@ -208,7 +195,7 @@ async def _read_observations(
             )
             return _prediction(question, (await calls.call(request)).outcome)
 
-        return await _all_results(readable, read, most_at_once=4 * config.concurrency)
+        return await all_results(readable, read, most_at_once=4 * config.concurrency)
 
 
 def _sampling_params(config: EvaluateConfig, info: BackendInfo) -> tuple[tuple[str, float], ...]:
@@ -236,7 +223,7 @@ def _conditions(config: EvaluateConfig, observed: RunConditions, template: str) 
 
 
 @asynccontextmanager
-async def _opened_calls(
+async def opened_calls(
     spec: str, config: EvaluateConfig, folder: CallsFolder
 ) -> AsyncIterator[Calls]:
     """The call layer of one backend. Raises UsageError where it cannot be opened or paid for."""
@@ -256,7 +243,7 @@ async def _opened_calls(
         ledger.end_run(EXIT_OK)
 
 
-async def _all_results(
+async def all_results(
     items: Sequence[_Item],
     work: Callable[[_Item], Awaitable[_Result]],
     *,

@@ -28,7 +28,7 @@ from judges.statistics.cluster_bootstrap import Estimate, sample_design, share
 from schemas.questions import ProblemType, VideoQuestion
 from schemas.serialization import CODING_ERRORS, error_words
 from schemas.traces import TEMPLATES
-from train.evaluation.scoring import NUMBERS, PARSINGS, Parsing, SampleScore
+from train.evaluation.scoring import NUMBERS, PARSINGS, ParsedAnswer, Parsing, SampleScore
 
 Value = Callable[[SampleScore], float | None]
 Applies = Callable[[VideoQuestion], bool]
@@ -190,8 +190,10 @@ def _mean_in_limits(
     }
 
 
-def _accuracy(parsing: Parsing, scores: Scores, values: Sequence[float]) -> dict[str, Any]:
-    answers = [one.parsed(parsing) for one in scores]
+def _accuracy(
+    answer_of: Callable[[SampleScore], ParsedAnswer], scores: Scores, values: Sequence[float]
+) -> dict[str, Any]:
+    answers = [answer_of(one) for one in scores]
     unparsed = sum(not answer.is_parsed for answer in answers)
     return {
         "correct": sum(answer.is_correct for answer in answers),
@@ -203,6 +205,10 @@ def _accuracy(parsing: Parsing, scores: Scores, values: Sequence[float]) -> dict
 
 def _mean_and_median(scores: Scores, values: Sequence[float]) -> dict[str, Any]:
     return {"n": len(values), "mean": round(mean(values), 2), "median": median(values)}
+
+
+def _parsed_by(parsing: Parsing) -> Callable[[SampleScore], ParsedAnswer]:
+    return lambda one: one.parsed(parsing)
 
 
 def _score_of(parsing: Parsing) -> Value:
@@ -244,10 +250,21 @@ def _built_in() -> Iterator[Metric]:
         )
     for parsing in PARSINGS:
         score = _share(f"{parsing}_score", "", _score_of(parsing), (parsing,))
-        yield replace(score, summary=partial(_accuracy, parsing))
+        yield replace(score, summary=partial(_accuracy, _parsed_by(parsing)))
         for row in _numbers_and_spans(parsing):
             # The tables show the tolerant form alone.
             yield row if parsing == "tolerant" else replace(row, label="")
+    yield _extracted_score()
+
+
+def _extracted_score() -> Metric:
+    """The answers with those that a language model read where rules read none."""
+    score = _share("extracted_score", "with extractor", _score_of_extracted, ("extracted",))
+    return replace(score, summary=partial(_accuracy, lambda one: one.extracted or one.tolerant))
+
+
+def _score_of_extracted(one: SampleScore) -> float | None:
+    return None if one.extracted is None else one.extracted.score
 
 
 def _numbers_and_spans(parsing: Parsing) -> Iterator[Metric]:

@@ -50,7 +50,8 @@ class SampleScore:
     length of each well-formed segment, by tag: in tokens where the prediction counts them, else in
     words. `reasoning` is the text before the answer (multiple choice only), `concluded` the option
     that it ends with, `is_mismatch` whether the answer is another one; None where either of the two
-    names no option.
+    names no option. `extracted` is the answer that a language model read where the tolerant rules
+    read none, else theirs; None where no model was asked (`--answer-extractor`).
     """
 
     prediction: Prediction
@@ -61,6 +62,7 @@ class SampleScore:
     reasoning: str = ""
     concluded: str | None = None
     is_mismatch: bool | None = None
+    extracted: ParsedAnswer | None = None
 
     def parsed(self, parsing: Parsing) -> ParsedAnswer:
         """The answer by one way of parsing."""
@@ -74,10 +76,20 @@ class SampleScore:
                 for parsing in PARSINGS
                 for field, value in asdict(self.parsed(parsing)).items()
             },
+            **{
+                f"extracted_{field}": value
+                for field, value in (asdict(self.extracted) if self.extracted else {}).items()
+            },
             "trace_fault": self.trace_fault,
             "concluded": self.concluded,
             "is_mismatch": self.is_mismatch,
         }
+
+    def with_extracted(self, answer: str | None) -> "SampleScore":
+        """A copy with the answer that a language model read; None keeps that of the rules."""
+        question, output = self.prediction.question, self.prediction.output
+        found = self.tolerant if answer is None else _parse(question, answer, output)
+        return replace(self, extracted=found)
 
     def with_conclusion(self, letter: str | None) -> "SampleScore":
         """A copy with the option that another extractor read from the reasoning."""

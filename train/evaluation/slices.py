@@ -12,7 +12,8 @@ from schemas.questions import ProblemType, VideoQuestion
 from train.evaluation.metrics import summarize
 from train.evaluation.scoring import NUMBERS, PARSINGS, SampleScore
 
-SLICES = ("problem type", "data source", "level")
+SLICES = ("problem type", "data source", "level", "blind")
+_BLIND = {True: "answerable blind", False: "needs the video", None: ""}
 _MAX_CANDIDATES = 20
 # A text that is right for many questions is no sensible guess.
 _GUESSABLE = (
@@ -26,12 +27,18 @@ _GUESSABLE = (
 def slice_metrics(scores: Sequence[SampleScore]) -> dict[str, dict[str, Any]]:
     """`{slice: {its name: aggregates}}`; a slice without names (no source, no level) is left out.
 
-    Levels are those of SEED-Bench-R1, where a source gives them.
+    Levels are those of SEED-Bench-R1, where a source gives them; "blind" parts the questions that a
+    text reader answers without the video from those that need it, where one was asked.
     """
     groups: dict[str, dict[str, list[SampleScore]]] = {kind: defaultdict(list) for kind in SLICES}
     for one in scores:
         question = one.prediction.question
-        names = (question.problem_type.value, question.data_source, question.level)
+        names = (
+            question.problem_type.value,
+            question.data_source,
+            question.level,
+            _BLIND[question.answerable_blind],
+        )
         for kind, name in zip(SLICES, names, strict=True):
             if name:
                 groups[kind][name].append(one)

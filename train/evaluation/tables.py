@@ -13,7 +13,7 @@ from train.evaluation.scoring import PARSINGS
 
 Part = Mapping[str, Any]
 _WIDTH = 200
-_SHORT = {"problem type": "type", "data source": "source"}
+_SHORT = {"problem type": "type", "data source": "source", "blind": "subset"}
 _SHOWN_ROWS = 10
 _MIN_CONSTANT = 20  # of fewer questions the best constant answer is chosen by their noise
 _MAX_PARTS = 50  # of a kind of slice: a source per row says nothing about sources
@@ -37,6 +37,8 @@ def notes(report: Mapping[str, Any]) -> list[str]:
     return [
         *_lengths(report),
         *_mismatch(report["mismatch"]),
+        *_blind(report.get("blind")),
+        *_extraction(report.get("answer_extraction")),
         *_left_out(report),
         *_differences(report["differs_from_published"]),
     ]
@@ -190,6 +192,28 @@ def _mismatch(found: Part | None) -> Iterator[str]:
         f"{percent(found['no_conclusion_counted_as_mismatch']['score'])})"
     )
     yield f"  VideoP2R's table 6 for MMVU, read by Claude 3.7, in %: {published}"
+
+
+def _blind(found: Part | None) -> Iterator[str]:
+    if found is None:
+        return
+    yield (
+        f"without the video {found['reader']} answers {found['answerable_blind']} of "
+        f"{found['questions']} questions ({found['correct_needed']} of {found['samples']} samples "
+        "correct)"
+    )
+    if unscored := found["unscored"]:
+        yield f"  {unscored} are in neither subset: too few of its replies could be used"
+
+
+def _extraction(found: Part | None) -> Iterator[str]:
+    if found is None:
+        return
+    yield (
+        f"{found['unread_by_rules']} replies hold no answer that rules read; by "
+        f"{found['extractor']} {found['extracted']} of them state one, {found['state_no_answer']} "
+        f"state none, {found['unscored']} could not be read"
+    )
 
 
 def _left_out(report: Mapping[str, Any]) -> Iterator[str]:

@@ -12,12 +12,13 @@ from judges.audits.report.number_format import (
     Table,
     coefficient,
     count,
+    dollars,
     is_too_few,
     p_value,
     percent,
     points,
 )
-from judges.audits.report.results import AuditResults
+from judges.audits.report.results import AuditResults, JudgeResults
 from judges.statistics.agreement import Agreement, Confusion
 from judges.statistics.cluster_bootstrap import Estimate
 from judges.statistics.prevalence import Prevalence
@@ -41,6 +42,7 @@ def against_people_section(results: AuditResults) -> Section | None:
         ),
         (
             _rates(("judge",), agreements),
+            _sensitivity(judges, results.kind),
             _coefficients(("judge",), agreements),
             _confusions(agreements, results.kind),
         ),
@@ -211,6 +213,26 @@ def _rates(who: _Names, found: Sequence[tuple[_Names, Agreement]]) -> Table:
             for name, seen in found
         ),
     )
+
+
+def _sensitivity(judges: Sequence[JudgeResults], kind: AuditKind) -> Table:
+    """What a judge finds of each kind of row, and what that costs."""
+    return Table(
+        (
+            "judge", f"sensitivity: yes among {kind.yes}", f"specificity: no among {kind.no}",
+            "$ per 1,000", "calls per verdict",
+        ),
+        tuple(
+            (
+                one.name,
+                percent(one.against_people.recall),
+                percent(one.against_people.specificity),
+                dollars(one.usd_per_1000),
+                UNKNOWN if one.calls_per_verdict is None else f"{one.calls_per_verdict:.1f}",
+            )
+            for one in judges
+        ),
+    )  # fmt: skip
 
 
 def _coefficients(who: _Names, found: Sequence[tuple[_Names, Agreement]]) -> Table:

@@ -80,6 +80,7 @@ class JudgeResults:
     is_too_few: bool
     usd_per_1000: float | None
     seconds_per_1000: float | None
+    calls_per_verdict: float | None
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,14 @@ def _judge_results(view: JudgeView, rows: AuditRows, given: Resampling) -> Judge
         is_too_few=is_too_few(against_people.num_rows, against_people.num_videos),
         usd_per_1000=_per_1000([verdict.cost_usd for verdict in asked]),
         seconds_per_1000=_per_1000([verdict.seconds for verdict in asked]),
+        calls_per_verdict=_calls_per_verdict(asked),
     )
+
+
+def _calls_per_verdict(asked: Sequence[AuditVerdict]) -> float | None:
+    """Requests, retries of unreadable replies included; None where none was made here."""
+    counts = [len(verdict.call_keys) for verdict in asked if verdict.call_keys]
+    return sum(counts) / len(counts) if counts else None
 
 
 def share_of_all(hits: Floats, view: JudgeView, rows: AuditRows, given: Resampling) -> Estimate:

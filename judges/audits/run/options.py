@@ -13,8 +13,10 @@ from cli.option_groups import (
     LimitOptions,
     MediaRootOptions,
     PluginOptions,
+    ReaderSamplesOptions,
     RetryFailedOptions,
     SeedOptions,
+    SufficiencyMarginOptions,
 )
 from judges.audits.records import CONSISTENCY, VARIANTS
 
@@ -27,6 +29,8 @@ class RunConfig(
     MediaRootOptions[Path | None],
     LimitOptions,
     SeedOptions,
+    ReaderSamplesOptions,
+    SufficiencyMarginOptions,
     RetryFailedOptions,
     PluginOptions,
     defaults={"media_root": None, "timeout_seconds": 600.0},
@@ -43,7 +47,8 @@ class RunConfig(
 
     variants: tuple[str, ...] = ()
     """Prompts to use: sufficiency (the builder's, the default), sufficiency-short (fewer words),
-    commit-first (the judge answers before it sees the correct answer); think-answer, the only one
+    commit-first (the judge answers before it sees the correct answer), answer (no verdict: it
+    answers --blind-samples times from the observation and without it); think-answer, the only one
     in audits of that kind."""
     repeats: int = Field(1, ge=1)
     """Requests per row and prompt: whether their replies agree is the judge's stability."""

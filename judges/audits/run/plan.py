@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from judges.audits.records import COMMIT_FIRST, REAL, AuditItem, AuditVerdict
+from judges.audits.records import ANSWER, COMMIT_FIRST, REAL, AuditItem, AuditVerdict
 from judges.audits.run.leak_probes import probe_text
-from judges.audits.run.option_permutations import permuted_question
 from judges.audits.run.prompt_variants import RequestSettings, judge
 from judges.backends.base import ChatRequest
 from judges.backends.call_records import CallResult
+from judges.option_permutations import permuted_question
 from judges.scoring.answer_score import validate_gold
 from judges.sufficiency import Caller
 from schemas.questions import VideoQuestion
@@ -48,8 +48,9 @@ def judge_requests(
     """
     for item in items:
         for variant in plan.variants:
-            if variant == COMMIT_FIRST and (complaint := validate_gold(item.question)):
-                left_out[f"{COMMIT_FIRST}: {complaint}"] += 1
+            needs_gold = variant in (COMMIT_FIRST, ANSWER)
+            if needs_gold and (complaint := validate_gold(item.question)):
+                left_out[f"{variant}: {complaint}"] += 1
                 continue
             plain = JudgeRequest(item, variant, item.question, item.observation)
             for repeat in range(plan.repeats):

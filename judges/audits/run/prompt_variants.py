@@ -2,13 +2,14 @@
 
 `commit-first` makes two calls: the judge answers from the observation before it sees the correct
 answer; if the metric finds that answer correct, a second call asks whether it was deduced or
-guessed.
+guessed. `answer` asks for no verdict: the judge answers several times without and with the
+observation (`judges.text_reader`), and its rates decide.
 """
 
 import re
 from dataclasses import dataclass
 
-from judges.audits.records import COMMIT_FIRST, CONSISTENCY
+from judges.audits.records import ANSWER, COMMIT_FIRST, CONSISTENCY
 from judges.backends.base import ChatRequest, Reply, TextPart
 from judges.consistency_llm import judge_consistency
 from judges.scoring.answer_score import check_answer
@@ -21,6 +22,14 @@ from judges.sufficiency import (
     prompt_file,
     verdict_of,
     verdict_of_failure,
+)
+from judges.text_reader import (
+    READER_PROMPTS,
+    ReaderSettings,
+    finding_of,
+    is_above_blind,
+    read_answers,
+    sufficiency_of,
 )
 from schemas.questions import VideoQuestion
 from schemas.samples import Sufficiency, UnscoredReason
@@ -49,6 +58,8 @@ class RequestSettings:
     max_tokens: int = 512
     retries: int = 2
     sampling: tuple[tuple[str, float], ...] = ()
+    samples: int = 4
+    margin: float = 0.5
 
     def first_draw(self, repeat: int) -> int:
         """The first of the draws that a repeat may use: no two repeats share one."""
@@ -76,6 +87,8 @@ async def judge(
             first_draw=settings.first_draw(repeat),
         )
         return Judged(found.verdict, found.prompt_id, found.reply, found.failure)
+    if variant == ANSWER:
+        return await _by_answers(calls, question, observation, repeat=repeat, settings=settings)
     if variant == COMMIT_FIRST:
         return await _commit_first(calls, question, observation, repeat=repeat, settings=settings)
     outcome = await judge_sufficiency(
@@ -98,6 +111,8 @@ async def judge(
 
 def prompt_id_of(variant: str) -> str:
     """The id of the prompt file, or files, that a variant uses."""
+    if variant == ANSWER:
+        return content_id("prompt", [prompt_file(name)[0] for name in READER_PROMPTS])
     if variant != COMMIT_FIRST:
         return prompt_file(variant)[1]
     return content_id("prompt", [prompt_file(name)[0] for name in (COMMIT_FIRST, _SECOND_PROMPT)])
@@ -112,6 +127,35 @@ def committed_answer(reply: str) -> str | None:
 def is_not_deduced(answer: str) -> bool:
     """Whether the judge says, in the words that it was given, that there is no answer."""
     return _NOT_DEDUCED.match(answer) is not None
+
+
+async def _by_answers(
+    calls: Caller,
+    question: VideoQuestion,
+    observation: str,
+    *,
+    repeat: int,
+    settings: RequestSettings,
+) -> Judged:
+    prompt_id = prompt_id_of(ANSWER)
+    asked = ReaderSettings(
+        samples=settings.samples,
+        max_tokens=settings.max_tokens,
+        sampling=settings.sampling,
+        first_draw=repeat * settings.samples,
+    )
+    readings = [
+        await read_answers(calls, question, given, settings=asked, step="audit")
+        for given in (None, observation)
+    ]
+    for reading in readings:
+        if reading.failure is not None:
+            failed = verdict_of_failure(reading.failure)
+            return Judged(failed, prompt_id, "", reading.failure.detail)
+    blind, with_observation = readings
+    suffices = is_above_blind(with_observation, blind, settings.margin)
+    finding = finding_of(with_observation, blind, settings.margin)
+    return Judged(sufficiency_of(suffices, with_observation), prompt_id, finding)
 
 
 async def _commit_first(

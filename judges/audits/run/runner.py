@@ -136,6 +136,8 @@ class _Job:
             max_tokens=config.judge_max_tokens,
             retries=config.retries,
             sampling=() if temperature is None else (("temperature", temperature),),
+            samples=config.blind_samples,
+            margin=config.sufficiency_margin,
         )
         self._session = CallSession(config, store.ledger)
         self._num_failed = 0

@@ -130,3 +130,9 @@ def test_labels_that_are_no_labels_are_refused_with_their_row() -> None:
         sample_design("ab", weights=[0.5, 2])
     with pytest.raises(ValueError, match="1 strata for 2 rows"):
         sample_design("ab", strata=["x"])
+
+
+def test_sensitivity_and_specificity_are_shares_of_what_people_say() -> None:
+    """Of three insufficient rows the judge rejects one, of two sufficient ones it keeps one."""
+    found = audit([1, 1, 1, 0, 0] * 8, [1, 0, 0, 0, 1] * 8)
+    assert values(found, "recall", "specificity") == (0.5, round(1 / 3, 12))

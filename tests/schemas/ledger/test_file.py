@@ -16,6 +16,7 @@ from helpers.ledger_rows import ColouredCall, a_question, a_run, accept, call_ro
 
 from schemas.ledger.ledger import Ledger, LedgerError, LedgerLockedError, LedgerVersionError
 from schemas.ledger.migrations import MIGRATIONS, Migration
+from schemas.ledger.tables import WRITTEN_TABLES
 from schemas.samples import Reason, Rejection, Step
 
 HOLD = """
@@ -35,6 +36,12 @@ NEXT = Migration(
     "ALTER TABLE calls ADD COLUMN colour VARCHAR; UPDATE calls SET colour = 'grey';"
     "CREATE VIEW colours AS SELECT colour, count(*) AS count FROM calls GROUP BY colour",
 )
+
+
+class FirstLedger(Ledger):
+    """What the first release wrote: there were no text readers."""
+
+    written_tables = tuple(name for name in WRITTEN_TABLES if not name.startswith("reader_"))
 
 
 def test_a_ledger_held_by_another_process_says_whom_to_ask(tmp_path: Path) -> None:
@@ -148,7 +155,7 @@ def test_a_read_only_folder_is_one_sentence(folder_for_all: Path) -> None:
 def test_the_oldest_schema_is_upgraded_with_its_rows(tmp_path: Path) -> None:
     """A second migration that only this test knows adds a column, fills it, and adds a view."""
     path = tmp_path / "cot.duckdb"
-    with Ledger.open(path, a_run(0), migrations=MIGRATIONS[:1]) as ledger:
+    with FirstLedger.open(path, a_run(0), migrations=MIGRATIONS[:1]) as ledger:
         accept(ledger, a_question(0))
         ledger.add_question(a_question(1))
         ledger.add_rejection(a_question(1).question_id, Rejection(Step.VERIFY, Reason.LOW_SCORE))
@@ -157,6 +164,7 @@ def test_the_oldest_schema_is_upgraded_with_its_rows(tmp_path: Path) -> None:
         ledger.add_call(ColouredCall(**vars(call_row("new")), colour="red"))
         assert ledger.query("SELECT colour FROM calls WHERE call_key = 'new'") == [("red",)]
         assert [sample.question for sample in ledger.samples()] == [a_question(0)]
+        assert [sample.answerable_blind for sample in ledger.samples()] == [None]
         assert ledger.verify(is_finished=True) == []
         recorded = ledger.query("SELECT number, name FROM schema_migrations ORDER BY number")
         assert recorded == [(m.number, m.name) for m in (*MIGRATIONS, NEXT)]

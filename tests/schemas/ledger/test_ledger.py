@@ -15,7 +15,7 @@ from helpers.ledger_rows import (
 )
 
 from schemas.ledger.ledger import FunnelRow, Ledger
-from schemas.ledger.rows import SufficiencyRow
+from schemas.ledger.rows import ReaderAnswerRow, ReaderCheckRow, SufficiencyRow
 from schemas.questions import ProblemType
 from schemas.samples import Reason, Rejection, Step, Sufficiency, UnscoredReason
 
@@ -210,6 +210,25 @@ def test_a_repeated_step_replaces_its_row_and_the_last_one_counts(ledger: Ledger
     assert ledger.query("SELECT output FROM attempts") == [("third",)]
 
 
+def a_reading(question_id: str) -> tuple[ReaderCheckRow, list[ReaderAnswerRow]]:
+    """One blind answer of a text reader, and what followed from it."""
+    check = ReaderCheckRow(
+        question_id=question_id,
+        evidence="none",
+        reader="claude:reader",
+        prompt_id="prompt-reader",
+        samples=1,
+        correct=1,
+        unscored=0,
+        rate=1.0,
+        verdict="yes",
+    )
+    answer = ReaderAnswerRow(
+        question_id=question_id, evidence="none", sample=0, call_key="c", correct=True
+    )
+    return check, [answer]
+
+
 def test_unfinished_work_is_discarded_and_finished_work_stays(ledger: Ledger) -> None:
     accept(ledger, a_question(0))
     rejected, cut_off = a_question(1), a_question(2)
@@ -218,11 +237,15 @@ def test_unfinished_work_is_discarded_and_finished_work_stays(ledger: Ledger) ->
         ledger.add_attempt(attempt_row(question.question_id))
         ledger.add_answer_check(check_row(question.question_id))
         ledger.add_sufficiency(verdict_row(question.question_id, verdict="no"))
+        ledger.add_reading(*a_reading(question.question_id))
     ledger.add_rejection(rejected.question_id, Rejection(Step.FILTER, Reason.INSUFFICIENT, ""))
     assert ledger.discard_unfinished() == 1
     for table in ("attempts", "answer_checks", "sufficiency_verdicts"):
         left = {question_id for (question_id,) in ledger.query(f"SELECT question_id FROM {table}")}
         assert left == {a_question(0).question_id, rejected.question_id}
+    for table in ("reader_answers", "reader_checks"):
+        left = {question_id for (question_id,) in ledger.query(f"SELECT question_id FROM {table}")}
+        assert left == {rejected.question_id}
     assert ledger.verify() == []
 
 
@@ -252,6 +275,11 @@ def test_averages_say_what_a_build_has_seen(ledger: Ledger) -> None:
         "trace_tokens": 4.0,  # (3 + 5) / 2
         "observation_words": 4.0,
         "judge_reply_tokens": 3.0,
+        "asked_blind": 0,
+        "rejected_blind": 0,
+        "read": 0,
+        "blind_reply_tokens": 0,
+        "read_reply_tokens": 0,
     }
 
 
@@ -268,6 +296,10 @@ VIOLATIONS = {
     "more than one final outcome": "INSERT INTO calls SELECT * FROM calls LIMIT 1",
     "unreadable but has no rejection": "UPDATE questions SET problem = NULL",
     "request but no batch": "INSERT INTO batch_requests VALUES ('i', 'c', false)",
+    "text reader's check but no question": "INSERT INTO reader_checks"
+    " VALUES ('q', 'none', 0, 'r', 'p', 4, 4, 0, 1, NULL, NULL, 'yes')",
+    "another number of a text reader's answers": "INSERT INTO reader_checks"
+    " VALUES ('{id}', 'none', 0, 'r', 'p', 4, 4, 0, 1, NULL, NULL, 'yes')",
 }
 
 

@@ -11,7 +11,8 @@ from helpers.evaluations import OPTIONS, answers_of, evaluate, report_of
 from servers.model_server import RunningServer, running_server
 
 from cli.config import EXIT_OK, EXIT_ROWS_FAILED, UsageError
-from train.evaluation.backend_calls import observation_of, reader_prompt
+from judges.text_reader import reader_prompt
+from train.evaluation.backend_calls import observation_of
 from train.evaluation.eval_questions import SPECIMEN
 
 pytestmark = pytest.mark.heavy
@@ -103,12 +104,6 @@ def test_the_reader_is_given_the_observation_and_nothing_else_of_the_reply() -> 
     assert "<answer>C" not in prompt
     assert observation_of(OUTPUTS[2]) == ""
     assert observation_of("<observation>a</observation><observation>b</observation>") == ""
-
-
-def test_braces_in_an_observation_pull_nothing_in() -> None:
-    prompt, first = reader_prompt(SPECIMEN, "{task} {observation}", "think-answer")
-    assert "{task} {observation}" in prompt
-    assert reader_prompt(SPECIMEN, "x", "p2r")[1] != first
 
 
 def test_an_extractor_reads_the_reasoning_alone(

@@ -109,7 +109,7 @@ async def test_repeats_never_share_a_draw() -> None:
     assert draws == list(range(9))
 
 
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "commit-first"])
+@pytest.mark.parametrize("variant", ["sufficiency", "sufficiency-short"])
 async def test_one_call_variants_read_the_last_judgement(variant: str) -> None:
     reply = "<judgement>No</judgement> But the last frame shows it: <judgement>Yes</judgement>"
     calls = ScriptedCalls(lambda _: reply)
@@ -124,7 +124,7 @@ async def test_one_call_variants_read_the_last_judgement(variant: str) -> None:
 
 def test_every_prompt_has_its_own_id_and_fills_all_its_places() -> None:
     assert len({prompt_id_of(variant) for variant in VARIANTS}) == len(VARIANTS)
-    for name in (*VARIANTS, "commit-then-judge"):
+    for name in (*(name for name in VARIANTS if name != "answer"), "commit-then-judge"):
         filled = filled_prompt(prompt_file(name)[0], QUESTION, OBSERVATION, committed="mine")
         assert "{" not in filled
 
@@ -183,3 +183,50 @@ async def test_calls_are_made_about_the_row_s_own_question_and_seeded_where_aske
         ("question-1", "audit", ()),
         ("question-1", "audit", (("seed", 4.0),)),
     ]
+
+
+def _read(with_observation: str, without: str) -> Callable[[ChatRequest], Outcome]:
+    return lambda request: with_observation if "<given_observation>" in request.text else without
+
+
+async def _answered(
+    answer: Callable[[ChatRequest], Outcome], repeat: int = 0
+) -> tuple[Judged, list[ChatRequest]]:
+    calls = ScriptedCalls(answer)
+    judged = await judge(
+        calls, QUESTION, OBSERVATION, variant="answer", repeat=repeat, settings=RequestSettings()
+    )
+    return judged, calls.requests
+
+
+@pytest.mark.parametrize(
+    ("with_observation", "without", "verdict"),
+    [
+        ("<answer>a plate</answer>", "<answer>nothing</answer>", "yes"),
+        ("<answer>a plate</answer>", "<answer>a plate</answer>", "no"),  # known beforehand
+        ("<answer>nothing</answer>", "<answer>nothing</answer>", "no"),
+    ],
+)
+async def test_answers_are_a_verdict_by_their_rates(
+    with_observation: str, without: str, verdict: str
+) -> None:
+    judged, requests = await _answered(_read(with_observation, without))
+    assert judged.verdict.verdict == verdict
+    assert len(requests) == 8
+    assert "answers from the observation are correct" in judged.reply
+    assert judged.prompt_id == prompt_id_of("answer")
+    assert not any("<correct_answer>" in request.text for request in requests)
+
+
+async def test_an_answer_that_fails_for_good_leaves_the_row_unscored() -> None:
+    failure = CallFailure(Reason.CALL_FAILED, "no server")
+    judged, _ = await _answered(lambda _: failure)
+    assert (judged.verdict.verdict, judged.failure) == ("unscored", "no server")
+
+
+async def test_repeats_of_answers_never_share_a_draw() -> None:
+    draws = []
+    for repeat in range(3):
+        _, requests = await _answered(_read("<answer>a plate</answer>", "x"), repeat)
+        draws += [request.draw for request in requests[4:]]
+    assert draws == list(range(12))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from judges.audits.run.option_permutations import permuted_question
+from judges.option_permutations import permuted_question
 from judges.scoring.choices import chosen_letter, read_choices
 from schemas.questions import MediaRef, ProblemType, VideoQuestion
 

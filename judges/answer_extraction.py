@@ -1,0 +1,107 @@
+"""A language model reads which answer a reply states, where rules read none.
+
+It sees question, options and reply, never the gold answer, and says what the reply commits to; it
+answers nothing itself. The last `<extraction>` of its own reply decides. An option is its letter, a
+number a number; what is neither an answer of the question's kind nor `No answer` is unscored.
+"""
+
+import re
+from dataclasses import dataclass
+
+from judges.backends.base import ChatRequest, Reply, TextPart
+from judges.scoring.choices import chosen_letter
+from judges.scoring.numbers import read_number
+from judges.scoring.text import plain_characters
+from judges.scoring.thinking import spoken
+from judges.scoring.time_intervals import read_intervals
+from judges.sufficiency import Caller, filled_prompt, prompt_file, verdict_of_failure
+from schemas.questions import ProblemType, VideoQuestion
+from schemas.samples import UnscoredReason
+
+PROMPT = "extract-answer"
+CALLS_STEP = "extract"
+_OPENING = re.compile(r"<\s*extraction\b[^<>]*>", re.IGNORECASE)
+_CLOSING = re.compile(r"<\s*/\s*extraction\s*>", re.IGNORECASE)
+_NO_ANSWER = frozenset({"no answer", "none", "no answer stated"})
+
+
+@dataclass(frozen=True)
+class ExtractedAnswer:
+    """The answer that a reply states; None with the reason why there is none.
+
+    `NO_CONCLUSION` is a finding: the reply states no answer. Other reasons say that nobody knows.
+    """
+
+    answer: str | None
+    reason: UnscoredReason | None = None
+    call_key: str = ""
+    prompt_id: str = ""
+
+
+def extraction_request(
+    question: VideoQuestion, reply: str, *, max_tokens: int = 512, draw: int = 0
+) -> tuple[ChatRequest, str]:
+    """The request and the id of its prompt file; the gold answer is not in it."""
+    template, prompt_id = prompt_file(PROMPT)
+    request = ChatRequest(
+        parts=(TextPart(filled_prompt(template, question, reply)),),
+        max_tokens=max_tokens,
+        draw=draw,
+        step=CALLS_STEP,
+        question_id=question.question_id,
+    )
+    return request, prompt_id
+
+
+def parse_extracted(text: str, question: VideoQuestion) -> ExtractedAnswer:
+    """The last `<extraction>` outside of thinking, as an answer of the question's kind."""
+    said = spoken(text).said
+    openings = list(_OPENING.finditer(said))
+    if not openings:
+        return ExtractedAnswer(None, UnscoredReason.NO_JUDGEMENT)
+    start = openings[-1].end()
+    closing = _CLOSING.search(said, start)
+    answer = plain_characters(said[start : closing.start()]).strip() if closing else ""
+    if answer.strip(" .").casefold() in _NO_ANSWER:
+        return ExtractedAnswer(None, UnscoredReason.NO_CONCLUSION)
+    if not _is_of_its_kind(question, answer):
+        return ExtractedAnswer(None, UnscoredReason.OFF_MENU)
+    return ExtractedAnswer(answer)
+
+
+async def extract_stated_answer(
+    calls: Caller,
+    question: VideoQuestion,
+    reply: str,
+    *,
+    retries: int = 2,
+    max_tokens: int = 512,
+) -> ExtractedAnswer:
+    """Ask which answer `reply` states; what cannot be read is asked again, up to `retries` times.
+
+    Raises StopRequested.
+    """
+    found = ExtractedAnswer(None, UnscoredReason.NO_REPLY)
+    for draw in range(retries + 1):
+        request, prompt_id = extraction_request(question, reply, max_tokens=max_tokens, draw=draw)
+        result = await calls.call(request)
+        if not isinstance(result.outcome, Reply):
+            reason = verdict_of_failure(result.outcome).unscored_reason
+            return ExtractedAnswer(None, reason, result.call_key, prompt_id)
+        read = parse_extracted(result.outcome.text, question)
+        found = ExtractedAnswer(read.answer, read.reason, result.call_key, prompt_id)
+        if found.answer is not None or found.reason is UnscoredReason.NO_CONCLUSION:
+            break
+    return found
+
+
+def _is_of_its_kind(question: VideoQuestion, answer: str) -> bool:
+    match question.problem_type:
+        case ProblemType.MULTIPLE_CHOICE:
+            return chosen_letter(answer, question.options) is not None
+        case ProblemType.NUMERICAL | ProblemType.REGRESSION:
+            return read_number(answer) is not None
+        case ProblemType.TEMPORAL_GROUNDING:
+            return bool(read_intervals(answer))
+        case _:
+            return bool(answer)
