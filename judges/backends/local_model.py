@@ -6,8 +6,9 @@ own, seeded by the request. (In half precision, padding can still move the last 
 """
 
 import io
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,20 @@ class PromptTooLongError(ValueError):
     """The prompt and the tokens asked for do not fit the model's positions."""
 
 
+def own_device(num_gpus: int, environment: Mapping[str, str]) -> str:
+    """The device of this process, of those that it sees: where a launcher (`accelerate launch`,
+    `torchrun`) started several, the one with its number.
+
+    "cuda" alone would not do: models are loaded in a thread of their own, and CUDA's current device
+    is a thread's, so that every process would put its model on the first GPU.
+    """
+    if not num_gpus:
+        return "cpu"
+    number = int(environment.get("LOCAL_RANK", "0"))
+    # A launcher may show each process its own GPU only.
+    return f"cuda:{number if number < num_gpus else 0}"
+
+
 class LocalModel:
     """Weights, tokenizer and processor, loaded from `folder` alone. Not thread-safe."""
 
@@ -95,7 +110,7 @@ class LocalModel:
             raise BackendUnavailableError(
                 f"the model in {folder} has no chat template: an instruction-tuned model is needed"
             )
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or own_device(torch.cuda.device_count(), os.environ)
 
         def read(source: str, **options: Any) -> Any:
             return chooser.from_pretrained(source, dtype="auto", **options)

@@ -1,5 +1,6 @@
 """When a call is tried again, and after how long. No other layer retries."""
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -46,6 +47,16 @@ class CallLimits:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: give at least 1, or leave it out")
+
+    def seconds_of_silence(self, timeout_seconds: float) -> float:
+        """How long calls wait at most, in all, for a server that takes them and never replies."""
+        waits = sum(
+            min(self.retry_cap_seconds, self.retry_base_seconds * 2.0**number)
+            for number in range(self.max_attempts - 1)
+        )
+        # So many calls in flight together fail before the layer stops.
+        rounds = math.ceil(self.max_alike_in_row / self.max_concurrency)
+        return rounds * (self.max_attempts * timeout_seconds + waits)
 
 
 class BadReplyError(CallError):
