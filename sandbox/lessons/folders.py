@@ -54,7 +54,7 @@ class LearningConfig(
     @classmethod
     def _is_a_video_model(cls, family: str) -> str:
         if family == "llama":
-            raise ValueError("a llama sees no video; give qwen2.5-vl or qwen3-vl")
+            raise ValueError("a llama sees no video; give qwen2.5-vl, qwen3-vl or qwen3.5")
         return family
 
 

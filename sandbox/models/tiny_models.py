@@ -1,4 +1,4 @@
-"""Small random models with everything a real one has: a Llama, a Qwen2.5-VL and a Qwen3-VL.
+"""Small random models with all that a real one has: Llama, Qwen2.5-VL, Qwen3-VL and Qwen3.5.
 
 Tokenizer, chat template, processor and weights are made from a seed and saved as a folder that the
 Auto classes load. Their output is meaningless but fast and deterministic: for tests, demos, and
@@ -12,14 +12,14 @@ from typing import Any, Literal
 from cli.config import Config
 from sandbox.models.tiny_tokenizer import CHAT_TEMPLATE, build_tokenizer, transformers_library
 
-ModelFamily = Literal["llama", "qwen2.5-vl", "qwen3-vl"]
+ModelFamily = Literal["llama", "qwen2.5-vl", "qwen3-vl", "qwen3.5"]
 
 
 class ModelFamilyOptions(Config, renamed={"kind": "family"}):
     """Which architecture a small model has."""
 
     family: ModelFamily = "llama"
-    """Architecture: a text model (llama) or a video language model (qwen2.5-vl, qwen3-vl)."""
+    """Architecture: a text model (llama) or a video language model (the others)."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,64 @@ def build_qwen3_vl(tokenizer: Any, size: TinySize | None = None, seed: int = 0) 
     return _random_model(transformers.Qwen3VLForConditionalGeneration, config, tokenizer, seed)
 
 
+def build_qwen3_5(tokenizer: Any, size: TinySize | None = None, seed: int = 0) -> Any:
+    """A random Qwen3.5 for `tokenizer`: of four layers the last attends, as in released ones.
+
+    With fewer layers the last of all does. Half of a head is rotated, not a quarter: there must be
+    something of time, height and width.
+    """
+    transformers = transformers_library()
+    size = size or TinySize()
+    head, interval = max(16, size.width // size.heads), min(4, size.layers)
+    pairs = head // 4
+    sections = [pairs - 2 * (pairs // 3), pairs // 3, pairs // 3]
+    shared = _shared_config(tokenizer, size)
+    del shared["initializer_range"]  # it is not of the whole here, but of text and vision
+    config = transformers.Qwen3_5Config(
+        text_config={
+            **_text_config(tokenizer, size),
+            "head_dim": head,
+            "layer_types": [
+                "linear_attention" if (number + 1) % interval else "full_attention"
+                for number in range(size.layers)
+            ],
+            "linear_num_key_heads": size.key_value_heads,
+            "linear_num_value_heads": size.heads,
+            "linear_key_head_dim": head,
+            "linear_value_head_dim": head,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": size.rope_theta,
+                "partial_rotary_factor": 0.5,
+                "mrope_section": sections,
+                "mrope_interleaved": True,
+            },
+        },
+        vision_config={
+            **_vision_config(size),
+            "patch_size": 16,
+            "num_position_embeddings": 16 * 16,
+        },
+        **shared,
+    )
+    model = _random_model(transformers.Qwen3_5ForConditionalGeneration, config, tokenizer, seed)
+    remember(model)
+    return model
+
+
+def remember(model: Any) -> None:
+    """Let the gated delta nets of a random Qwen3.5 forget slowly: by e in 6 to 300 tokens.
+
+    As transformers draws them most forget what they read within a token, and no video is seen.
+    """
+    import torch
+
+    for layer in model.model.language_model.layers:
+        if hasattr(layer, "linear_attn"):
+            decay = layer.linear_attn.A_log.data
+            decay.copy_(torch.linspace(-6, -2, len(decay)))
+
+
 def build_processor(
     tokenizer: Any,
     *,
@@ -129,10 +187,11 @@ def build_processor(
 ) -> Any:
     """The processor of a video model; pictures are scaled to at most `max_pixels` (9 tokens).
 
-    Qwen3-VL caps a video's frames together: at `max_pixels` times 64 frames.
+    Qwen3-VL and Qwen3.5, which have one processor, cap a video's frames together: at `max_pixels`
+    times 64 frames.
     """
     transformers = transformers_library()
-    side = 32 if family == "qwen3-vl" else 28
+    side = 28 if family == "qwen2.5-vl" else 32
     size = {
         "shortest_edge": min_pixels or side * side,
         "longest_edge": max_pixels or 9 * side * side,
@@ -181,7 +240,7 @@ def _vision_config(size: TinySize) -> dict[str, Any]:
 
 
 def _shared_config(tokenizer: Any, size: TinySize) -> dict[str, Any]:
-    """Settings of both video models beside those of text and vision."""
+    """Settings of video models beside those of text and vision."""
     ids = {
         f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
         for name, token in (
@@ -236,7 +295,12 @@ def save_tiny_model(
     """Build a model of `family` and save all its files into `folder`."""
     tokenizer = tokenizer or build_tokenizer()
     folder.mkdir(parents=True, exist_ok=True)
-    build = {"llama": build_llama, "qwen2.5-vl": build_qwen2_5_vl, "qwen3-vl": build_qwen3_vl}
+    build = {
+        "llama": build_llama,
+        "qwen2.5-vl": build_qwen2_5_vl,
+        "qwen3-vl": build_qwen3_vl,
+        "qwen3.5": build_qwen3_5,
+    }
     processor = tokenizer if family == "llama" else build_processor(tokenizer, family=family)
     build[family](tokenizer, size, seed).save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -7,6 +7,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from sandbox.models.tiny_models import remember
 from train.modeling.packed_forward import PromptGroup
 from train.modeling.prompt_tensors import joined_media
 
@@ -119,7 +120,10 @@ def build_model(
         model_class = transformers.Qwen3VLForConditionalGeneration
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return model_class._from_config(config, attn_implementation="sdpa").eval()
+        model = model_class._from_config(config, attn_implementation="sdpa").eval()
+    if family == "qwen3.5":
+        remember(model)
+    return model
 
 
 def prompt(

@@ -14,7 +14,7 @@ from PIL import Image
 from schemas.prompting import task_prompt
 from schemas.questions import MediaRef, ProblemType, VideoQuestion
 
-FAMILIES = ("qwen2.5-vl", "qwen3-vl")
+FAMILIES = ("qwen2.5-vl", "qwen3-vl", "qwen3.5")
 
 
 def write_clip(

@@ -33,7 +33,7 @@ def test_a_text_model_is_refused_under_the_former_name_of_the_option_too(
         main(["--kind", "llama", "--out", str(tmp_path / "out")])
     assert caught.value.code == 2
     printed = capsys.readouterr().err
-    assert "--family: a llama sees no video; give qwen2.5-vl or qwen3-vl" in printed
+    assert "--family: a llama sees no video; give qwen2.5-vl, qwen3-vl or qwen3.5" in printed
     assert not (tmp_path / "out").exists()
 
 

@@ -29,7 +29,11 @@ from sandbox.tiny_model import main
 
 pytestmark = pytest.mark.heavy
 
-PROCESSORS = {"qwen2.5-vl": "Qwen2_5_VLProcessor", "qwen3-vl": "Qwen3VLProcessor"}
+PROCESSORS = {
+    "qwen2.5-vl": "Qwen2_5_VLProcessor",
+    "qwen3-vl": "Qwen3VLProcessor",
+    "qwen3.5": "Qwen3VLProcessor",
+}
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -47,7 +51,7 @@ def test_the_same_seed_writes_the_same_files_in_another_process(tmp_path: Path) 
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2.5-vl", "qwen3-vl"])
+@pytest.mark.parametrize("family", ["llama", *PROCESSORS])
 def test_another_seed_changes_the_weights_and_nothing_else(
     tmp_path: Path, family: ModelFamily
 ) -> None:
@@ -100,7 +104,7 @@ def test_the_llama_loads_and_its_template_marks_the_assistants_tokens(tmp_path: 
     assert logits.argmax(-1).unique().numel() > 3
 
 
-@pytest.mark.parametrize("family", ["qwen2.5-vl", "qwen3-vl"])
+@pytest.mark.parametrize("family", PROCESSORS)
 def test_the_video_model_sees_images_and_videos_and_writes(
     tmp_path: Path, family: ModelFamily
 ) -> None:
@@ -109,7 +113,7 @@ def test_the_video_model_sees_images_and_videos_and_writes(
     processor = AutoProcessor.from_pretrained(folder)
     assert type(processor).__name__ == PROCESSORS[family]
     noise = np.random.default_rng(0)
-    side = 32 if family == "qwen3-vl" else 28
+    side = 28 if family == "qwen2.5-vl" else 32
 
     def inputs(medium: str) -> Any:
         content = [{"type": medium}, {"type": "text", "text": "What moves?"}]

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from train.modeling.families import family_of
 from train.modeling.loading import register_attention, sdpa_attention
 from train.modeling.numerics import last_queries_attention
 from train.modeling.recurrent_layers import share_recurrent_layers
@@ -140,8 +141,11 @@ def why_not_supported(model: Any) -> str | None:
             f"its attention implementation is {text._attn_implementation!r}; load the model with"
             " attn_implementation='sdpa'"
         )
-    if "sliding_attention" in (getattr(text, "layer_types", None) or ()):
+    kinds = getattr(text, "layer_types", None) or ()
+    if "sliding_attention" in kinds:
         return "some of its layers attend within a sliding window"
+    if "linear_attention" in kinds and not family_of(model.config).recurrent_layers(model):
+        return "some of its layers keep a state, and the record of its family does not name them"
     return None
 
 

@@ -27,6 +27,8 @@ class MediaFeatures:
 
     merged: Mapping[str, Tensor]
     deepstack: Mapping[str, tuple[Tensor, ...]]
+    has_split_deepstack: bool = False
+    """The model takes deepstack features medium by medium (transformers 5.24), not in one."""
 
 
 def vision_tower(model: Any) -> Any:
@@ -43,15 +45,17 @@ def vision_tower_trains(model: Any) -> bool:
 def encode_media(model: Any, inputs: Mapping[str, Tensor]) -> MediaFeatures:
     """Run the tower of `model` (without wrappers) over the media of one prompt."""
     has_deepstack = family_of(model.config).has_deepstack
-    merged, deepstack = {}, {}
+    merged, deepstack, is_split = {}, {}, False
     for kind, names in MEDIA.items():
         if inputs.get(names.pixels) is None:
             continue
         encode = getattr(model.model, f"get_{kind}_features")
         output = encode(inputs[names.pixels], inputs[names.grid], return_dict=True)
         merged[kind] = torch.cat(output.pooler_output)
-        deepstack[kind] = tuple(output.deepstack_features) if has_deepstack else ()
-    return MediaFeatures(merged, deepstack)
+        layers = tuple(output.deepstack_features) if has_deepstack else ()
+        is_split = any(not isinstance(layer, Tensor) for layer in layers)
+        deepstack[kind] = tuple(torch.cat(layer) for layer in layers) if is_split else layers
+    return MediaFeatures(merged, deepstack, is_split)
 
 
 @contextmanager
@@ -76,14 +80,23 @@ def with_cached_vision_features(model: Any, features: Sequence[MediaFeatures]) -
             delattr(model.model, method)
 
 
+class _TowerOutput(SimpleNamespace):
+    """What stands in for a tower's output."""
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """Its fields, as transformers' outputs give them."""
+        return tuple(vars(self).values())
+
+
 def _cached(features: Sequence[MediaFeatures], kind: str) -> Callable[..., Any]:
     """Stands in for the model's own method that runs the tower."""
 
     def cached_features(*_: Any, **__: Any) -> Any:
         layers = zip(*(each.deepstack[kind] for each in features), strict=True)
-        return SimpleNamespace(
+        is_split = any(each.has_split_deepstack for each in features)
+        return _TowerOutput(
             pooler_output=tuple(each.merged[kind] for each in features),
-            deepstack_features=[torch.cat(layer) for layer in layers],
+            deepstack_features=[layer if is_split else torch.cat(layer) for layer in layers],
         )
 
     return cached_features

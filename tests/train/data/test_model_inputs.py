@@ -22,7 +22,7 @@ from schemas.questions import MediaRef
 from schemas.traces import TEMPLATES
 from train.data.frame_loader import FrameLoader
 from train.data.model_inputs import VideoInputs, pad_prompts
-from train.modeling.loading import load_policy, load_processor
+from train.modeling.loading import config_of, load_policy, load_processor
 from train.modeling.rope_positions import qwen2_5_positions
 
 SPEC = FrameSpec("uniform:8")
@@ -54,6 +54,13 @@ def loader(world: Path) -> Iterator[FrameLoader]:
 def inputs(request: pytest.FixtureRequest, loader: FrameLoader) -> VideoInputs:
     processor = load_processor(tiny_model_folder(request.param))
     return VideoInputs(processor, loader, TEMPLATES["p2r"])
+
+
+def model_of(inputs: VideoInputs) -> Any:
+    """The tiny model whose processor the inputs were made with."""
+    kind = config_of(inputs.processor).model_type
+    names = {"qwen2_5_vl": "qwen2.5-vl", "qwen3_vl": "qwen3-vl", "qwen3_5": "qwen3.5"}
+    return load_policy(tiny_model_folder(names[kind]))
 
 
 @pytest.fixture(scope="module")
@@ -327,10 +334,7 @@ def test_several_prompts_are_what_each_is_alone(inputs: VideoInputs) -> None:
 def test_a_padded_batch_says_of_each_prompt_what_it_says_alone(
     inputs: VideoInputs, side: str
 ) -> None:
-    folder = tiny_model_folder(
-        "qwen3-vl" if "3" in type(inputs.processor).__name__[:5] else "qwen2.5-vl"
-    )
-    model = load_policy(folder)
+    model = model_of(inputs)
     prompts = [inputs.prompt(question("fast.mp4")), inputs.prompt(question("still.png"))]
     batch = pad_prompts(prompts, pad_token_id=inputs.tokenizer.pad_token_id, side=side)
     with torch.no_grad():
@@ -343,10 +347,7 @@ def test_a_padded_batch_says_of_each_prompt_what_it_says_alone(
 
 
 def test_changing_the_video_changes_what_the_model_says(inputs: VideoInputs) -> None:
-    folder: Any = tiny_model_folder(
-        "qwen3-vl" if "3" in type(inputs.processor).__name__[:5] else "qwen2.5-vl"
-    )
-    model = load_policy(folder)
+    model = model_of(inputs)
     with torch.no_grad():
         one, other = (
             model(**inputs.prompt(question("a.mp4"), media=(MediaRef(kind="video", path=path),)))

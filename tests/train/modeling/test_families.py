@@ -12,8 +12,10 @@ from cli.config import UsageError
 from train.modeling import families
 from train.modeling.families import (
     QWEN2_5_VL,
+    QWEN3_5,
     QWEN3_VL,
     ModelFamily,
+    attention_layers,
     family_names,
     family_of,
     family_of_processor,
@@ -38,12 +40,16 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "family"), [("qwen2.5-vl", QWEN2_5_VL), ("qwen3-vl", QWEN3_VL)], ids=["2.5", "3"]
+    ("name", "family"),
+    [("qwen2.5-vl", QWEN2_5_VL), ("qwen3-vl", QWEN3_VL), ("qwen3.5", QWEN3_5)],
+    ids=["2.5", "3", "3.5"],
 )
 def test_a_model_and_its_processor_have_one_record(name: str, family: ModelFamily) -> None:
     model, processor = tiny_model(name), load_processor(tiny_model_folder(name))
     assert family_of(model.config) is family
-    assert processor_family(processor) is family_of_processor(processor) is family
+    assert processor_family(processor) is family
+    # Qwen3.5 has Qwen3-VL's processor; the model beside it decides.
+    assert family_of_processor(processor) is (QWEN3_VL if family is QWEN3_5 else family)
     assert vision_tower(model) is model.model.visual
     tokens = family.vision_tokens(model.config)
     assert (tokens.video_id, tokens.image_id, tokens.merge_size) == (2, 1, 2)
@@ -52,6 +58,17 @@ def test_a_model_and_its_processor_have_one_record(name: str, family: ModelFamil
         key.rpartition(".")[2] for key, module in model.named_modules() if hasattr(module, "bias")
     }
     assert adapted <= linear
+
+
+def test_layers_that_attend_and_layers_that_keep_a_state() -> None:
+    model = tiny_model("qwen3.5")
+    assert attention_layers(model.config) == [0, 2]
+    assert QWEN3_5.recurrent_layers(model) == [model.model.language_model.layers[1].linear_attn]
+    assert attention_layers(tiny_model("qwen3-vl").config) == [0, 1, 2]
+    assert not QWEN3_VL.recurrent_layers(tiny_model("qwen3-vl"))
+    # The released 9B: https://huggingface.co/Qwen/Qwen3.5-9B/blob/main/config.json
+    released = transformers.Qwen3_5Config()
+    assert attention_layers(released) == [3, 7, 11, 15, 19, 23, 27, 31]
 
 
 def test_a_processor_belongs_to_the_model_that_it_was_loaded_with(known: None) -> None:
@@ -101,3 +118,13 @@ def test_prompts_of_unknown_models_are_not_shared(known: None) -> None:
     families._FAMILIES.pop("Qwen3-VL")
     reason = why_not_shared(tiny_model("qwen3-vl"))
     assert reason == "qwen3_vl is not of the family Qwen2.5-VL"
+
+
+def test_layers_with_a_state_that_no_record_names_are_not_shared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unnamed = ModelFamily(name="Qwen3.5", model_types=QWEN3_5.model_types)
+    monkeypatch.setattr(families, "_FAMILIES", {"Qwen3.5": unnamed})
+    assert why_not_shared(tiny_model("qwen3.5")) == (
+        "some of its layers keep a state, and the record of its family does not name them"
+    )

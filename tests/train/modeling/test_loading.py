@@ -183,3 +183,13 @@ def test_adapters_are_float32_whatever_the_base_is() -> None:
     adapted = get_peft_model(model, lora_config(4, family_of(model.config)))
     formats = {p.requires_grad: p.dtype for p in adapted.parameters()}
     assert formats == {True: torch.float32, False: torch.bfloat16}
+
+
+def test_heads_for_several_tokens_ahead_are_passed_over(tmp_path: Path) -> None:
+    """Released files of Qwen3.5 hold `mtp` tensors, which transformers' model does not have."""
+    folder = Path(shutil.copytree(tiny_model_folder("qwen3.5"), tmp_path / "model"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["mtp.fc.weight"] = torch.ones(2, 2)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    names = load_policy(folder, device="cpu").state_dict()
+    assert not [name for name in names if "mtp" in name]
