@@ -8,13 +8,14 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: help install engines demo docs test test-fast test-long mutations fuzz campaigns lint format benchmarks clean
+.PHONY: help install engines newest demo docs test test-fast test-long mutations fuzz campaigns lint format benchmarks clean
 
 help:
 	@echo "make demo        clips, a dataset, the audit of its judge, a model that learns from nothing"
 	@echo "make docs        the pages and the API reference, as a site in site/index.html"
 	@echo "make test        lint, types and every test that a user runs"
 	@echo "make engines     an environment with vLLM, DeepSpeed and Ray, for tests of test-long"
+	@echo "make newest      an environment with the newest transformers, for tests of campaigns"
 	@echo "make test-fast   the tests that take seconds"
 	@echo "make test-long   kills, faults at scale, real servers, half of the mutations, short fuzzing"
 	@echo "make mutations   break the code on purpose and see the named tests fail"
@@ -36,6 +37,10 @@ install: $(READY)
 engines:
 	PYTHON=$(PYTHON) bash environment/engines/install.sh
 
+# The newest transformers that we test with, in place of that of constraints.txt.
+newest:
+	PYTHON=$(PYTHON) bash environment/newest/install.sh
+
 demo: $(READY)
 	$(BIN)/python -m sandbox.demo --output-dir out/demo
 
@@ -52,6 +57,9 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# What touches transformers: tested with the newest one, too.
+AT_BOTH_ENDS := tests/train tests/judges/backends tests/sandbox tests/extending
 
 # One worker per core; whoever is done takes over tests of the other.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
@@ -76,13 +84,14 @@ mutations: $(READY) engines
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz/run.py --record docs/reports/robustness_runs.jsonl
 
-campaigns: $(READY)
+campaigns: $(READY) newest
 	$(BIN)/python tests/campaigns/run.py --record docs/reports/robustness_runs.jsonl
 	$(PYTEST) -m campaign
+	.venv-newest/bin/python -m pytest --numprocesses auto --dist loadfile -m "not slow" $(AT_BOTH_ENDS)
 
 benchmarks: $(READY)
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/throughput.py
 
 clean:
-	rm -rf $(VENV) .venv-engines out site build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-engines .venv-newest out site build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
