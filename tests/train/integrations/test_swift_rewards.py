@@ -1,11 +1,13 @@
 """Our reward classes as ms-swift makes and calls them."""
 
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from helpers.judged_groups import OTHER, QUESTION, RULES, asked, text_of
+from helpers.released import SWIFT, run_beside, unpacked
 from reference.naive_advantages import naive_group_advantages
 from servers.model_server import RunningServer
 
@@ -66,3 +68,42 @@ def test_three_classes_of_the_table_judge_a_batch_once(
     assert asked(model_server) == 1 + 4  # the first one asks whether the judge is there
     with pytest.raises(UsageError, match="has no column question"):
         orms["p2r"](args=args)(completions)  # type: ignore[operator]
+
+
+PROGRAM = r"""
+import json, torch
+from types import SimpleNamespace
+from helpers.judged_groups import QUESTION, text_of
+from swift.rewards import orms
+from swift.rl_core.data import GRPOSample
+from swift.rl_core.grpo_algorithm import compute_rewards_per_func
+from train.integrations.completion_rewards import question_column
+from train.integrations.swift_rewards import register
+
+register(orms)
+args = SimpleNamespace(num_generations=2)
+functions = [orms[name](args=args) for name in ("p2r", "p2r_reasoning")]
+samples = [
+    GRPOSample(
+        messages=[{"role": "user", "content": "?"}, {"role": "assistant", "content": text}],
+        extra={"question": question_column(QUESTION), "solution": "B"},
+        prompt_id="1",
+        request_id=str(number),
+    )
+    for number, text in enumerate([text_of("ok"), text_of("ok", "C")])
+]
+rewards = compute_rewards_per_func(samples, functions, [None, None], torch.device("cpu"))
+print(json.dumps(rewards.tolist()))
+"""
+
+
+@pytest.mark.campaign
+@pytest.mark.heavy
+@pytest.mark.timeout(600)
+def test_ms_swift_itself_makes_and_calls_them(tmp_path: Path, repository: Path) -> None:
+    """ms-swift 4.6.0 from its wheel: it needs the network."""
+    options = tmp_path / "rewards.yaml"
+    options.write_text(f"output-dir: {tmp_path / 'out'}\nreward: [accuracy, perception:format]\n")
+    packages = unpacked(tmp_path, SWIFT)
+    printed = run_beside(packages, PROGRAM, repository, {"P2R_REWARDS": str(options)})
+    assert json.loads(printed.splitlines()[-1]) == [[2.0, 1.0], [1.0, 0.0]]
