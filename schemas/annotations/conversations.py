@@ -153,6 +153,8 @@ class LlamaFactory:
             self._tags.get("assistant_tag"): "assistant",
             self._tags.get("system_tag"): "system",
         }
+        if not isinstance(role, str):
+            role = shown(role)
         return {"role": names.get(role, role), "content": content}
 
 
@@ -242,8 +244,9 @@ def _is_list_text(value: Any) -> bool:
     return isinstance(value, str) and value.lstrip().startswith("[{")
 
 
-def _role(message: Mapping[str, Any]) -> Any:
-    return message.get("role", message.get("from"))
+def _role(message: Mapping[str, Any]) -> str:
+    role = message.get("role", message.get("from"))
+    return role if isinstance(role, str) else shown(role)
 
 
 def _content(message: Mapping[str, Any]) -> Any:

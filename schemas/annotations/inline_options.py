@@ -28,7 +28,7 @@ _HOW_TO_ANSWER = re.compile(
     re.IGNORECASE,
 )
 _HEADING = re.compile(r"\s*(?:answer\s+)?(?:options?|choices|candidates)\s*:?\s*\Z", re.IGNORECASE)
-_LETTER = re.compile(r"\W*[A-Za-z]\W*\Z")
+_LETTER = re.compile(r"\W*[A-Ja-j]\W*\Z")
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,10 @@ def required_options(text: str, field: str) -> InlineOptions:
 
 
 def looks_like_a_letter(gold: str) -> bool:
-    """Whether a gold answer is a letter alone, or a letter as a mark in front of a text."""
-    return bool(_LETTER.match(gold)) or (_LINE.match(gold) is not None and "\n" not in gold)
+    """Whether a gold answer is a letter alone (`B`), or has one in front of its text (`B. cat`)."""
+    found = _LINE.match(gold)
+    is_mark = found is not None and (found["label"].isalpha() or bool(found["word"]))
+    return bool(_LETTER.match(gold)) or (is_mark and "\n" not in gold)
 
 
 def without_options(problem: str, texts: tuple[str, ...]) -> str:

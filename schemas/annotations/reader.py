@@ -280,7 +280,7 @@ class _Reader:
         path: str,
         start: float | None = None,
         end: float | None = None,
-    ) -> MediaRef:
+    ) -> MediaRef | dict[str, str]:
         if "\0" in path:
             raise FieldError("path", f"a path cannot hold a NUL character, got {shown(path)}")
         path = _without_dots(path)
@@ -290,6 +290,8 @@ class _Reader:
                 break
         if not path:
             raise FieldError("path", "is empty once its prefix is stripped")
+        if start is None and end is None:
+            return {"kind": kind, "path": path}
         try:
             return MediaRef(kind=kind, path=path, start=start, end=end)
         except ValidationError as error:

@@ -59,20 +59,34 @@ def write_form(folder: Path, form: str, records: list[Any]) -> Path:
 
 
 def _at(options: Any, letter: Any) -> Any:
-    """The text at a letter of a list or a mapping, without a mark in front."""
-    text = options[letter] if isinstance(options, Mapping) else options["ABCDEFGHIJ".index(letter)]
-    return text.split(". ", 1)[-1]
+    """The text at a letter of a mapping or a list, by the list's own marks, else by place."""
+    if isinstance(options, Mapping):
+        return options[letter]
+    marked = [text for text in options if text.startswith(f"{letter}. ")]
+    if marked and all(text[1:3] == ". " for text in options):
+        return marked[0].split(". ", 1)[1]
+    return options["ABCDEFGHIJ".index(letter)]
 
 
 def _chat_gold(record: Any) -> Any:
-    return record["messages"][-1]["content"].split(". ", 1)[-1]
+    asked, answered = (message["content"] for message in record["messages"])
+    return _inline(asked.removeprefix("<video>"), answered.split(". ", 1)[0])
 
 
 def _inline(question: str, letter: str) -> str:
-    lines = dict(
-        line.strip("(").replace(")", ".").split(". ", 1) for line in question.split("\n")[1:]
-    )
-    return lines[letter]
+    lines = (line.strip("(").replace(")", ".") for line in question.split("\n")[1:])
+    return dict(line.split(". ", 1) for line in lines if ". " in line)[letter]
+
+
+def _untouched(*places: Callable[[Any], Any]) -> Callable[[Any], str]:
+    """The gold answer `blue` of records in which these places are as they were written."""
+
+    def gold(record: Any) -> str:
+        if any(str(place(record)) not in _WRITTEN for place in places):
+            raise ValueError("another record: its gold answer is not known here")
+        return "blue"
+
+    return gold
 
 
 THREE = ["red", "blue", "green"]
@@ -81,6 +95,8 @@ LETTERED = ["A. red", "B. blue", "C. green"]
 BY_LETTER = {"A": "red", "B": "blue", "C": "green"}
 EMPTY = {"A": "", "B": "", "C": "", "D": ""}
 INLINE = "Which colour is first?\nA. red\nB. blue\nC. green"
+_LLAVA = f"<image>\n{INLINE}\nPlease respond with only the letter."
+_WRITTEN = (INLINE, _LLAVA, "B.", "<answer>B</answer>")
 FIRST = "Which colour is first?"
 CHAT = [
     {"role": "user", "content": f"<video>{INLINE}\nAnswer with the option's letter directly."},
@@ -298,10 +314,12 @@ PUBLISHED: tuple[Published, ...] = (
     _row(
         "llava-video-178k", "array",
         {"id": "clip_0", "data_source": "academic", "video": "clip.mp4", "conversations": [
-            {"from": "human", "value": f"<image>\n{INLINE}\nPlease respond with only the letter."},
+            {"from": "human", "value": _LLAVA},
             {"from": "gpt", "value": "B."},
         ]},
-        lambda r: "blue",
+        _untouched(
+            lambda r: r["conversations"][0]["value"], lambda r: r["conversations"][1]["value"]
+        ),
     ),
     _row(
         "llamafactory", "array", {"messages": CHAT, "videos": ["clip.mp4"]}, _chat_gold
@@ -328,13 +346,16 @@ PUBLISHED: tuple[Published, ...] = (
                                          {"type": "text", "text": INLINE}]},
             {"role": "assistant", "content": [{"type": "text", "text": "<answer>B</answer>"}]},
         ]},
-        lambda r: "blue",
+        _untouched(
+            lambda r: r["messages"][0]["content"][1]["text"],
+            lambda r: r["messages"][1]["content"][0]["text"],
+        ),
     ),
     _row(
         "trl", "array",
         {"prompt": [{"role": "user", "content": INLINE}], "solution": "<answer>B</answer>",
          "videos": ["clip.mp4"]},
-        lambda r: "blue",
+        _untouched(lambda r: r["prompt"][0]["content"], lambda r: r["solution"]),
     ),
     _row("trl", "parquet", {"messages": OPEN_CHAT, "videos": ["clip.mp4"]},
          lambda r: r["messages"][1]["content"], problem="What happens?",
@@ -352,26 +373,27 @@ PUBLISHED: tuple[Published, ...] = (
             {"type": "input_video", "video_url": "file://clip.mp4"},
             {"type": "input_text", "text": INLINE}]}]},
          "options": [{"A": "red"}, {"B": "blue"}, {"C": "green"}], "expected_answer": "B"},
-        lambda r: next(o["B"] for o in r["options"] if "B" in o),
+        lambda r: next(o[r["expected_answer"]] for o in r["options"] if r["expected_answer"] in o),
     ),
     _row(
         "easyvideor1", "array",
         {"problem": f"<video>{FIRST}", "answer": "<answer>B</answer>", "videos": ["clip.mp4"],
          "data_type": "video", "problem_type": "multiple choice", "options": LETTERED,
          "has_offline_trajectory": False, "offline_output": ""},
-        lambda r: _at(r["options"], "B"),
+        lambda r: _at(r["options"], r["answer"].removeprefix("<answer>").removesuffix("</answer>")),
     ),
     _row(
         "easyvideor1", "array",
         {"problem": "<video>When?", "answer": "[1.5, 6.9]", "videos": ["clip.mp4"],
          "data_type": "video", "problem_type": "temporal grounding", "options": []},
-        lambda r: "1.5 to 6.9", problem="When?", solution="1.5 to 6.9", **_GROUNDING,
+        lambda r: "{} to {}".format(*json.loads(r["answer"])),
+        problem="When?", solution="1.5 to 6.9", **_GROUNDING,
     ),
     _row(
         "roll", "lines",
         {"modality_type": "video", "problem": INLINE, "solution": "<answer>B</answer>",
          "video": "clip.mp4", "problem_type": "multiple choice"},
-        lambda r: "blue",
+        _untouched(lambda r: r["problem"], lambda r: r["solution"]),
     ),
     _row(
         "columns", "csv",
