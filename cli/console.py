@@ -8,7 +8,10 @@ terminal. Every console is made here; plain lines go through `cli.config.say`.
     console.print(plain_table(("source", "rows"), [(name, "12")], num_texts=1))
 """
 
+import logging
+import os
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
@@ -64,3 +67,19 @@ def plain_table(
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def quieten_libraries(log_level: str = "passive") -> None:
+    """Keep what transformers and torch say about themselves off the screen; errors stay.
+
+    For commands that load models. `TRANSFORMERS_VERBOSITY` and `--log-level` bring it back.
+    """
+    from transformers.utils import logging as of_transformers
+
+    if "TRANSFORMERS_VERBOSITY" in os.environ or log_level != "passive":
+        return
+    of_transformers.set_verbosity_error()
+    of_transformers.disable_progress_bar()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    # torch: there is no GPU to pin memory for, or a scheduler's first step
+    warnings.filterwarnings("ignore", message=".*pin_memory.*", category=UserWarning)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import Field
 
 from cli.config import EXIT_OK, UsageError, parse_command, print_config, run_command
+from cli.console import quieten_libraries
 from cli.option_groups import (
     FrameCacheOptions,
     MediaRootOptions,
@@ -153,6 +154,7 @@ def _groups(config: CrucialFramesConfig) -> Iterator[AttendedGroup]:
 
     world = RenderedWorld(config.media_root)
     questions = world.clip_questions(config.num_questions)
+    quieten_libraries()
     processor = load_processor(config.model)
     model = load_policy(config.model, dtype="float32", device="cpu")
     num_layers = len(attention_layers(model.config))

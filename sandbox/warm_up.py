@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import field_validator
 
 from cli.config import EXIT_OK, UsageError, parse_command, print_config, run_command
+from cli.console import quieten_libraries
 from cli.option_groups import (
     BatchSizeOptions,
     LearningRateOptions,
@@ -95,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_config(config)
     from train.modeling.loading import load_policy, load_processor
 
+    quieten_libraries()
     processor = load_processor(config.model)
     model = load_policy(config.model, dtype="float32", device="cpu")
     accuracy = warm_up(model, processor, config)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from cli.config import EXIT_OK, EXIT_ROWS_FAILED, EXIT_STOPPED, UsageError, say
+from cli.console import quieten_libraries
 from cli.output_folder import make_folder
 from judges.backends.model_files.texts import refuse_foreign_tokens
 from media.sampling import FrameSpec
@@ -33,7 +34,7 @@ from train.modeling.loading import (
 from train.modeling.lora import adapter_from_options, base_of_adapter
 from train.modeling.numerics import NotFiniteError
 from train.modeling.vision_cache import vision_tower
-from train.monitoring.console import RL_COLUMNS, Column, StepConsole, quieten_libraries
+from train.monitoring.console import RL_COLUMNS, Column, StepConsole
 from train.monitoring.rl_callback import RunReports
 from train.rewards.group_rewarder import (
     GroupRewarder,

@@ -88,10 +88,11 @@ def _train(
     loader: "FrameLoader",
     closing: ExitStack,
 ) -> int:
+    from cli.console import quieten_libraries
     from schemas.runs import start_run
     from train.modeling.loading import load_processor, processor_family
     from train.modeling.numerics import NotFiniteError
-    from train.monitoring.console import SFT_COLUMNS, StepConsole, quieten_libraries
+    from train.monitoring.console import SFT_COLUMNS, StepConsole
     from train.sft_ending import finish, model_card
     from train.sft_setup import prepare_data, refuse_changed_content
     from train.trainers.checkpoint_files import checkpoint_to_resume

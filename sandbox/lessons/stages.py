@@ -59,8 +59,8 @@ def run(module: str, *options: str | Path | float) -> Spent:
     command = ["python", "-m", module, *map(str, options)]
     print(f"$ {shlex.join(command)}", flush=True)
     started, cpu_before = time.monotonic(), _cpu_seconds_of_children()
-    # The command unblocks it once it can answer (`cli`); an interpreter that Ctrl-C reaches while it
-    # starts prints a traceback.
+    # The command unblocks it once it can answer (`cli`): an interpreter that Ctrl-C reaches while
+    # it starts prints a traceback.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     with subprocess.Popen([sys.executable, *command[1:]]) as process:
         if signal.SIGINT in signal.sigpending():  # perhaps from before the process was there

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 from cli.config import UsageError, say
+from cli.console import quieten_libraries
 from judges.backends.base import BackendUnavailableError
 from judges.backends.budget import StopRequested
 from judges.backends.local import find_folder
@@ -122,6 +123,7 @@ def _answer(
     template: str,
 ) -> None:
     """Answer what `log` holds no answer to. Raises UsageError, StopRequested."""
+    quieten_libraries()
     sampling = _sampling(config)
     assert config.model is not None
     inputs = VideoInputs(

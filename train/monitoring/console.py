@@ -8,11 +8,8 @@
 A step's other numbers are in `metrics.jsonl` (RL) or in the report at the end (SFT).
 """
 
-import logging
-import os
 import sys
 import time
-import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -137,19 +134,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def quieten_libraries(log_level: str = "passive") -> None:
-    """Keep what transformers and torch say about themselves off the screen; errors stay.
-
-    `TRANSFORMERS_VERBOSITY` and `--log-level` bring it back.
-    """
-    from transformers.utils import logging as of_transformers
-
-    if "TRANSFORMERS_VERBOSITY" in os.environ or log_level != "passive":
-        return
-    of_transformers.set_verbosity_error()
-    of_transformers.disable_progress_bar()
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
-    # torch: there is no GPU to pin memory for, or a scheduler's first step
-    warnings.filterwarnings("ignore", message=".*pin_memory.*", category=UserWarning)
