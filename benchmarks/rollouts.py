@@ -1,12 +1,14 @@
 """Rollouts of one prompt group: TRL's way against the prompt computed once.
 
     python benchmarks/rollouts.py [--family qwen2.5-vl] [--repeats 5] [--device cuda --shape 3b]
+    python benchmarks/rollouts.py --groups 4 --forms shared apart
 
 Greedy completions of full length, so that all forms draw the same tokens: transformers' `generate`
 on the prompt and its pixels repeated for each completion, which is what TRL 1.16 calls; our plain
-path, which does the same; and ours with the prompt shared. Each form runs in a process of its own;
-medians, ratios, peak memory above the model and the arithmetic ceiling are printed as JSON.
-One torch thread on a CPU, random weights.
+path, which does the same; ours with the prompt shared, and (`apart`) so with one group after
+another instead of all together. Each form runs in a process of its own; medians, ratios, peak
+memory above the model and the arithmetic ceiling are printed as JSON. One torch thread on a CPU,
+random weights.
 """
 
 import argparse
@@ -22,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.shapes import add_shape_options, random_group, random_model, shape_of
 from benchmarks.turns import UNITS, alternate, median_ratio, serve
 
-FORMS = ("trl", "plain", "shared")
+FORMS = ("trl", "plain", "shared", "apart")
 
 
 def trl_rollouts(model: Any, inputs: Any, completions: int, tokens: int) -> Callable[[], Any]:
@@ -54,29 +56,36 @@ def worker(options: argparse.Namespace) -> None:
     from train.rollouts.sampler import Sampling, sample_completions
 
     model, shape = random_model(options), shape_of(options)
-    inputs = random_group(options).inputs
+    prompts = [random_group(options, seed=number).inputs for number in range(options.groups)]
 
     def ours() -> Any:
-        (group,) = sample_completions(
+        groups = sample_completions(
             model,
-            [inputs],
+            prompts,
             group_size=shape.completions,
             sampling=Sampling(shape.tokens, temperature=0.0),
             end_ids=(),
-            share_prompts=options.form == "shared",
+            share_prompts=options.form != "plain",
+            **({"groups_at_once": 1} if options.form == "apart" else {}),
         )
-        return torch.stack(group)
+        return torch.stack([row for group in groups for row in group])
 
     run = ours
     if options.form == "trl":
-        run = trl_rollouts(model, inputs, shape.completions, shape.tokens)
+        each = [trl_rollouts(model, one, shape.completions, shape.tokens) for one in prompts]
+
+        def theirs() -> Any:
+            return torch.cat([draw() for draw in each])
+
+        run = theirs
     places = torch.arange(1, shape.tokens + 1, dtype=torch.float64)
     serve(lambda: float((run().double().cpu() * places).mean()), options.device)
 
 
 def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     """All forms, and what they come to."""
-    commands = {form: [sys.executable, __file__, "--form", form, *sys.argv[1:]] for form in FORMS}
+    forms = list(dict.fromkeys(options.forms))
+    commands = {form: [sys.executable, __file__, "--form", form, *sys.argv[1:]] for form in forms}
     report = alternate(commands, options.repeats)
     del report["ends"]
     shape = shape_of(options)
@@ -87,15 +96,17 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
         "settings": vars(options),
         **report,
         **{
-            f"times faster than trl, {unit}": {
-                form: median_ratio(report, "trl", form, unit) for form in FORMS
+            f"times faster than {forms[0]}, {unit}": {
+                form: median_ratio(report, forms[0], form, unit) for form in forms
             }
             for unit in UNITS
         },
         "ceiling (tokens of the language model)": round(
             (shape.completions * prompt + drawn) / (prompt + drawn), 2
         ),
-        "memory over trl's": {form: round(peaks[form] / peaks["trl"], 3) for form in FORMS},
+        f"memory over {forms[0]}'s": {
+            form: round(peaks[form] / max(1, peaks[forms[0]]), 3) for form in forms
+        },
         "same tokens": len(set(report["value"].values())) == 1,
     }
 
@@ -105,6 +116,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add_shape_options(parser)
     parser.add_argument("--repeats", type=int, default=5, help="turns that count")
+    parser.add_argument("--groups", type=int, default=1, help="prompts, each with its completions")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS[:3])
     parser.add_argument("--form", choices=FORMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.form:

@@ -18,9 +18,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 _NO_WORK = (
-    "view reshape transpose slice select expand unsqueeze squeeze split _unsafe_view alias detach"
-    " t.default permute unbind as_strided narrow empty size stride sym_ is_ _local_scalar lift"
-).split()
+    *("view", "reshape", "transpose", "slice", "select", "expand", "unsqueeze", "squeeze", "split"),
+    *("_unsafe_view", "alias", "detach", "t.default", "permute", "unbind", "as_strided", "narrow"),
+    *("empty", "size", "stride", "sym_", "is_", "_local_scalar", "lift"),
+)
 _FORMATS = ("float32", "bfloat16")
 
 

@@ -31,8 +31,8 @@ from train.modeling.vision_cache import MediaFeatures, with_cached_vision_featur
 from train.rollouts.kv_cache import PromptCache, SharedCache
 from train.rollouts.streaming import Drawn, Progress
 from train.rollouts.token_sampling import (
-    FiniteScores,
     Sampling,
+    ScoresOfGenerate,
     are_finite,
     next_tokens_with_logprobs,
     refuse_not_finite,
@@ -83,8 +83,8 @@ def sample_rollouts(
     With `merge_adapters`, LoRA adapters are added to copies of the weights meanwhile. At most
     `groups_at_once` prompts' completions grow together; None is all of them, which takes the least
     time and the most memory.
-    `progress` is called every 16 tokens, except by the plain path, which knows no log-probs either;
-    nor are there any at temperature 0. Raises ValueError for input that makes no sense, and
+    `progress` is called every 16 tokens, except by the plain path. There are no log-probs at
+    temperature 0. Raises ValueError for input that makes no sense, and
     NotFiniteError where the model computes NaN or infinities.
     """
     _check(prompts, group_size, seeds, features, groups_at_once)
@@ -248,7 +248,7 @@ def _draw_plainly(
     seeds: Sequence[int],
     _: Sequence[MediaFeatures] | None,
     __: _Tell | None,
-) -> tuple[Tensor, None]:
+) -> tuple[Tensor, Tensor | None]:
     """As `_draw_shared`, by transformers' `generate` on `group_size` copies of each prompt."""
     options: dict[str, Any] = {"do_sample": False}
     if sampling.temperature:
@@ -260,7 +260,8 @@ def _draw_plainly(
             "min_p": float(sampling.min_p),
         }
     end = list(end_ids) or None
-    parts = []
+    tokens: list[Tensor] = []
+    logprobs: list[Tensor] = []
     # A checkpoint's own generation settings would fill in every option that is not given here.
     proposed = model.generation_config
     model.generation_config = type(proposed)()
@@ -269,6 +270,7 @@ def _draw_plainly(
             ids = inputs["input_ids"].expand(group_size, -1)
             kinds = inputs.get("mm_token_type_ids", torch.zeros_like(inputs["input_ids"]))
             own = prompt_positions(model, inputs)[:, None].expand(-1, group_size, -1)
+            scores = ScoresOfGenerate(sampling)
             text = torch.arange(ids.shape[1], device=ids.device).expand(1, group_size, -1)
             with torch.random.fork_rng(devices=[ids.device] if ids.is_cuda else []):
                 torch.manual_seed(seeds[number])
@@ -281,15 +283,18 @@ def _draw_plainly(
                     repetition_penalty=float(sampling.repetition_penalty),
                     eos_token_id=end,
                     pad_token_id=end[0] if end else 0,
-                    logits_processor=[FiniteScores()],
+                    logits_processor=[scores],
                     **options,
                     **repeated_media(inputs, group_size),
                 )
-            missing = ids.shape[1] + sampling.max_new_tokens - output.shape[1]
-            parts.append(torch.nn.functional.pad(output[:, ids.shape[1] :], (0, missing)))
+            missing = (0, ids.shape[1] + sampling.max_new_tokens - output.shape[1])
+            tokens.append(torch.nn.functional.pad(output[:, ids.shape[1] :], missing))
+            known = scores.logprobs(output[:, -1])
+            if known is not None:
+                logprobs.append(torch.nn.functional.pad(known, missing))
     finally:
         model.generation_config = proposed
-    return torch.cat(parts), None
+    return torch.cat(tokens), torch.cat(logprobs) if logprobs else None
 
 
 def _length(tokens: Tensor, end_ids: Sequence[int]) -> int:

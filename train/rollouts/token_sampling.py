@@ -122,13 +122,35 @@ def refuse_not_finite(is_finite: Tensor | bool) -> None:
         )
 
 
-class FiniteScores:
-    """A logits processor of transformers that changes nothing and refuses what is not finite."""
+class ScoresOfGenerate:
+    """A logits processor of transformers that changes no score: it refuses what is not finite, and
+    knows the log-probs of the tokens that are sampled from them, as `next_tokens_with_logprobs`.
+
+    `generate` calls it between repetition penalty and temperature.
+    """
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+        self._last: Tensor | None = None
+        self._logprobs: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """The scores [R, V] as they are. Raises NotFiniteError."""
         refuse_not_finite(are_finite(scores))
+        self._take(input_ids[:, -1])
+        if self._sampling.temperature:
+            wide = at_least_float32(scores) / self._sampling.temperature
+            self._last = restricted(wide, self._sampling).log_softmax(dim=-1)
         return scores
+
+    def logprobs(self, last: Tensor) -> Tensor | None:
+        """[R, steps], with the last tokens [R] that were sampled; None at temperature 0."""
+        self._take(last)
+        return torch.stack(self._logprobs, dim=1) if self._logprobs else None
+
+    def _take(self, tokens: Tensor) -> None:
+        if self._last is not None:
+            self._logprobs.append(self._last.gather(-1, tokens[:, None])[:, 0])
 
 
 def restricted(scores: Tensor, sampling: Sampling) -> Tensor:

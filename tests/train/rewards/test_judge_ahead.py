@@ -160,7 +160,7 @@ def test_a_judge_works_while_completions_are_drawn(
         groups = replay(model, prompts, **given)
         rows = [row for group in groups for row in group]
         tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
-        given["progress"](tokens[:, : tokens.shape[1] * 3 // 4])
+        given["progress"](tokens[:, : tokens.shape[1] * 3 // 4], 0)
         time.sleep(1.5 * seconds)
         return groups
 

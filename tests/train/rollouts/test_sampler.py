@@ -406,8 +406,11 @@ def test_wrong_input_is_refused_with_the_reason() -> None:
             sample_completions(model, prompts, **right | changes)
 
 
+@pytest.mark.parametrize("share_prompts", [True, False], ids=["shared", "copies"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logprobs_are_the_learners_at_the_sampling_temperature(family: str) -> None:
+def test_logprobs_are_the_learners_at_the_sampling_temperature(
+    family: str, share_prompts: bool
+) -> None:
     model, prompts = tiny_model(family), [prompt(family, seed) for seed in range(2)]
     drawn = sample_rollouts(
         model,
@@ -416,6 +419,7 @@ def test_logprobs_are_the_learners_at_the_sampling_temperature(family: str) -> N
         sampling=Sampling(12, temperature=0.7),
         end_ids=ENDS,
         seeds=[1, 2],
+        share_prompts=share_prompts,
     )
     groups = [PromptGroup(p, own) for p, own in zip(prompts, drawn.tokens, strict=True)]
     with torch.no_grad():
