@@ -84,10 +84,10 @@ def mmvu(record: Record) -> Fields:
     path inside of the release (`videos/Art/0.mp4`).
     """
     metadata = record.get("metadata")
-    subject = metadata.get("subject") if isinstance(metadata, dict) else None
+    subject = _source("MMVU", metadata if isinstance(metadata, dict) else {}, "subject")
     return _letter_or_open(record, "choices") | {
         "media": (("video", _RESOLVED.sub("", text_field(record, "video"))),),
-        "data_source": f"MMVU/{subject}" if isinstance(subject, str) and subject else "MMVU",
+        "data_source": subject,
         "problem_id": text_field(record, "id", default=""),
     }
 
@@ -106,7 +106,7 @@ def videommmu(record: Record) -> Fields:
             raise FieldError(
                 "image", "is stored inside of the table: save it as a file and give its path"
             )
-        media = (*media, ("image", path))
+        media = (*media, ("image", text_field({"image": path}, "image")))
     return _letter_or_open(record, "options") | {
         "media": media,
         "data_source": "VideoMMMU",
@@ -271,5 +271,5 @@ def _letter_or_open(record: Record, field: str) -> Fields:
 
 def _source(name: str, record: Record, field: str) -> str:
     """`VSI-Bench/object_counting`: reports have a row for each kind of question."""
-    kind = record.get(field)
-    return f"{name}/{kind.strip()}" if isinstance(kind, str) and kind.strip() else name
+    kind = text_field(record, field, default="") if isinstance(record.get(field), str) else ""
+    return f"{name}/{kind}" if kind else name

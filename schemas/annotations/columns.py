@@ -54,11 +54,11 @@ def parse_columns(words: Sequence[str]) -> dict[str, str]:
             continue
         if not (equals and column) or key not in COLUMN_KEYS:
             raise ValueError(
-                f"--columns takes KEY=COLUMN, with one of {', '.join(COLUMN_KEYS)} before the '=', "
+                f"expected KEY=COLUMN, with one of {', '.join(COLUMN_KEYS)} before the '=', "
                 f"got {part!r}"
             )
         if key in found:
-            raise ValueError(f"--columns names {key} twice: {found[key]!r} and {column!r}")
+            raise ValueError(f"{key} is named twice: {found[key]!r} and {column!r}")
         found[key] = column
     return found
 

@@ -44,8 +44,10 @@ Medium = tuple[Any, ...]  # kind, path, and start and end of a clip
 def question_fields(text: str, gold: str, media: Sequence[Medium], *, field: str) -> Fields:
     """The question that a user's text and its gold answer make. `field` is the gold answer's."""
     problem = _MARKS.sub("", text).strip()
-    answers = _ANSWER.findall(gold)
-    gold = answers[0].strip() if len(answers) == 1 else gold.strip()
+    answers = {answer.strip() for answer in _ANSWER.findall(gold)}
+    if len(answers) > 1:
+        raise FieldError(field, f"holds {len(answers)} different answers in tags")
+    gold = answers.pop() if answers else gold.strip()
     if not problem or not gold:
         raise FieldError(field, "the question or its answer is empty")
     if not media:
@@ -146,12 +148,13 @@ class LlamaFactory:
         return chat({key: record[key] for key in record if key != "query"})
 
     def _message(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        role = message.get(self._tags.get("role_tag", ""), _role(message))
-        content = message.get(self._tags.get("content_tag", ""), _content(message))
+        tags = self._tags
+        role = message.get(tags["role_tag"]) if "role_tag" in tags else _role(message)
+        content = message.get(tags["content_tag"]) if "content_tag" in tags else _content(message)
         names = {
-            self._tags.get("user_tag"): "user",
-            self._tags.get("assistant_tag"): "assistant",
-            self._tags.get("system_tag"): "system",
+            tags.get("user_tag"): "user",
+            tags.get("assistant_tag"): "assistant",
+            tags.get("system_tag"): "system",
         }
         if not isinstance(role, str):
             role = shown(role)

@@ -94,10 +94,11 @@ def list_field(record: Record, field: str) -> Any:
 
 def _by_letter(texts: Mapping[Any, Any], field: str) -> tuple[str, ...]:
     """`{"A": "cat", "B": "dog"}` -> `A. cat`, `B. dog`."""
-    lines = tuple(
-        f"{letter}. {text_field({field: text}, field, default='')}".rstrip()
+    pairs = (
+        (text_field({field: letter}, field), text_field({field: text}, field, default=""))
         for letter, text in texts.items()
     )
+    lines = tuple(f"{letter}. {text}".rstrip() for letter, text in pairs)
     if len(lines) > 1 and lettered(lines, field).lettering is None:
         raise FieldError(field, f"expected texts by letters or numbers, got {shown(texts)}")
     return lines

@@ -13,6 +13,7 @@ from typing import Any
 from fuzz.harness import Case, Runner
 from fuzz.nasty import json_text, mutated_bytes, mutated_json
 from fuzz.texts import ACTS, promise
+from helpers.published_rows import PUBLISHED
 from helpers.question_files import CSV_HEADER, ROW, SEED_ROW, VALIDATION_ROW, VIDEO, csv_row
 
 from judges.scoring.answer_score import score_answer, validate_gold
@@ -33,7 +34,17 @@ OWN_ROW: dict[str, Any] = {
     "options": [],
 }
 _SPREAD_ROW = ROW | {"options": "['A. cat', 'B. dog']", "solution": "B", "problem_id": "o-1"}
-_RECORDS: tuple[dict[str, Any], ...] = (ROW, OWN_ROW, SEED_ROW, VALIDATION_ROW, _SPREAD_ROW)
+_PUBLISHED = tuple(
+    row.record
+    for row in PUBLISHED
+    if isinstance(row.record, dict)
+    and {"question", "problem"} & row.record.keys()
+    and "mc_question" not in row.record  # what is asked there, numbers would not tell apart
+)
+_RECORDS: tuple[dict[str, Any], ...] = (
+    *(ROW, OWN_ROW, SEED_ROW, VALIDATION_ROW, _SPREAD_ROW),
+    *_PUBLISHED,
+)
 _NUM_ROWS = 6
 
 

@@ -92,3 +92,39 @@ def test_progress_that_cannot_be_read_is_said(folder: Path, text: str) -> None:
     (folder / "progress.json").write_text(text)
     with pytest.raises(UsageError, match="cannot be read as the progress of a build"):
         read_status(folder)
+
+
+def test_the_check_says_as_json_how_columns_of_any_name_are_read(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "media" / "a.mp4").write_text("nothing is decoded here")
+    (folder / "any.csv").write_text(
+        "ask,choices,reply,file\n"
+        f"What \x9b?,red|blue,blue,{folder}/media/a.mp4\n"
+        "What is it?,red|blue,green,a.mp4\n"
+    )
+    columns = "problem=ask,options=choices,solution=reply,path=file"
+    options = ["--questions", "any.csv", "--media-root", "media", "--columns", columns]
+    assert main([*options, "--check", "--json"]) == EXIT_ROWS_FAILED
+    said = json.loads(capsys.readouterr().out)
+    assert (said["format"], said["questions"], said["unusable"]) == ("columns", 2, 1)
+    first = said["first_row"]
+    assert (first["options"], first["solution"]) == (["A. red", "B. blue"], "B")
+    assert first["problem"] == "What \x9b?"
+    assert first["media"] == [{"kind": "video", "path": "a.mp4"}]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--json"], "--json needs --check"),
+        (["--check", "--columns", "problem"], "--columns: expected KEY=COLUMN"),
+        (["--check", "--columns", "answer=reply"], "got 'answer=reply'"),
+    ],
+)
+def test_options_of_the_check_that_make_no_sense_are_refused(
+    folder: Path, words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--questions", "good.jsonl", "--media-root", "media", *words])
+    assert sentence in capsys.readouterr().err

@@ -115,3 +115,38 @@ def test_a_check_of_good_rows_is_one_line(tmp_path: Path, frames: FrameStore) ->
         report.add(planned)
         report.add(PlannedRow(planned.row, Rejection(Step.MEDIA, Reason.NO_FRAMES, "none")))
     assert report.text().splitlines()[0] == "2 questions read, 1 unusable"
+
+
+def test_the_check_shows_the_first_question_as_it_was_read(
+    tmp_path: Path, frames: FrameStore
+) -> None:
+    rows = [
+        {"video": "gone.mp4", "question": "Which?", "candidates": ["x", "B"], "answer": "B"},
+        {"video": "gone.mp4", "question": "Who?", "candidates": ["x", "y"], "answer": "z"},
+    ]
+    asked = source(tmp_path, rows[0] | {"start": 1.5, "end": 4}, rows[1])
+    report = CheckReport(asked.format_found())
+    for planned in plan(asked, frames):
+        report.add(planned)
+    assert report.text().splitlines()[3:] == [
+        "format: mvbench",
+        "types: multiple choice 1",
+        "first row as read:",
+        "  problem: Which?",
+        "  options: A. x | B. B",
+        "  solution: B",
+        "  problem_type: multiple choice",
+        "  media: video gone.mp4 from 1.5 to 4 s",
+        "  data_source: MVBench",
+    ]
+    said = report.as_json()
+    assert (said["format"], said["questions"], said["unusable"]) == ("mvbench", 2, 2)
+    assert (said["first_row"]["options"], said["first_row"]["solution"]) == (["A. x", "B. B"], "B")
+    assert said["first_row"]["media"] == [
+        {"kind": "video", "path": "gone.mp4", "start": 1.5, "end": 4.0}
+    ]
+    assert said["types"] == {"multiple choice": 1}
+    assert {row["reason"]: row["count"] for row in said["reasons"]} == {
+        "missing_file": 1,
+        "invalid_question": 1,
+    }

@@ -25,10 +25,10 @@ def test_columns_are_pairs_of_a_key_and_a_name() -> None:
     assert NAMES == {"problem": "ask", "options": "choices", "solution": "reply", "path": "file"}
     assert parse_columns(["problem=Question Type"]) == {"problem": "Question Type"}
     for words, sentence in [
-        ("problem", "takes KEY=COLUMN.*got 'problem'"),
-        ("problem=", "takes KEY=COLUMN"),
+        ("problem", "expected KEY=COLUMN.*got 'problem'"),
+        ("problem=", "expected KEY=COLUMN"),
         ("answer=reply", "with one of problem, options, solution, path.*got 'answer=reply'"),
-        ("problem=a,problem=b", "names problem twice: 'a' and 'b'"),
+        ("problem=a,problem=b", "problem is named twice: 'a' and 'b'"),
     ]:
         with pytest.raises(ValueError, match=sentence):
             parse_columns([words])

@@ -51,6 +51,7 @@ def test_a_gold_answer_is_an_option_or_a_text(
         (chat("What?", "x", videos=[["1.jpg", "2.jpg"]]), "lists the frames of a video"),
         (chat("What?", "x", videos=["data:video/mp4;base64,AA"]), "holds the video itself"),
         (chat("What?", "x", videos=[{"bytes": "AA"}]), "holds the video itself"),
+        (chat(INLINE, "<answer>A</answer><answer>B</answer>"), "2 different answers in tags"),
         (chat("<video>", "x"), "the question or its answer is empty"),
         (
             {"query": "What?", "response": "x", "history": [["a", "b"]], "videos": VIDEO},

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers.question_files import (
     ROW,
@@ -143,3 +145,56 @@ def test_a_table_of_the_documented_fields_is_read(tmp_path: Path, delimiter: str
     assert isinstance(question, VideoQuestion)
     assert (question.solution, question.media[0].path) == ("B", "a.mp4")
     assert question.options == ("A. cat", "B. dog")
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist(rows)
+    if path.suffix == ".arrow":
+        with pa.ipc.new_stream(path, table.schema) as stream:
+            stream.write_table(table)
+    else:
+        pq.write_table(table, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_a_dataset_folder_is_read_part_by_part(tmp_path: Path, suffix: str) -> None:
+    for part in (1, 0):
+        rows = [ROW | {"problem": f"part {part} row {row}?"} for row in range(2)]
+        write_table(tmp_path / "data" / f"train-{part:05d}-of-00002{suffix}", rows)
+    (tmp_path / "README.md").write_text("about")
+    found = list(read_questions(tmp_path))
+    assert [question(found, n).problem for n in range(4)] == [
+        f"part {part} row {row}?" for part in (0, 1) for row in (0, 1)
+    ]
+
+
+def test_a_folder_of_several_splits_names_them(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_table(tmp_path / "data" / f"{split}-00000-of-00001.parquet", [ROW])
+    with pytest.raises(ValueError, match="holds several tables; give one of them") as caught:
+        read_questions(tmp_path)
+    assert f"{tmp_path}/data/test*.parquet, {tmp_path}/data/train*.parquet" in str(caught.value)
+    assert len(list(read_questions(tmp_path / "data" / "test*.parquet"))) == 1
+
+
+def test_a_table_that_breaks_off_gives_what_stood_before(tmp_path: Path) -> None:
+    rows = [ROW | {"problem": f"{n}?", "process": "x" * 300 + str(n)} for n in range(4000)]
+    path = tmp_path / "q.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=500, compression="none")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 4000] = b"\xff" * 4000
+    path.write_bytes(content)
+    found = list(read_questions(path))
+    bad = [row for row in found if isinstance(row, UnreadableRow)]
+    assert len(bad) == 1
+    assert bad[0].row == len(found) - 1 >= 500
+    assert "cannot be read as Parquet" in bad[0].detail
+    assert bad[0].detail.endswith("nothing after this could be read")
+
+
+def test_a_file_called_csv_is_one_whatever_its_columns_are(tmp_path: Path) -> None:
+    path = write(tmp_path, "ask,reply\nWhat?,3\n", "q.csv")
+    with pytest.raises(ValueError, match="its first record has the fields ask, reply"):
+        read_questions(path)

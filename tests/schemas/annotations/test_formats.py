@@ -343,3 +343,58 @@ def test_a_format_that_cannot_begin_is_one_sentence(
 def test_an_unknown_format_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown format 'video-r2'.*did you mean 'video-r1'"):
         read(tmp_path, [ROW], format="video-r2")
+
+
+CHAT = [{"role": "user", "content": "<video>What?"}, {"role": "assistant", "content": "a door"}]
+
+
+@pytest.mark.parametrize(
+    ("record", "names"),
+    [
+        (ROW | {"messages": CHAT, "videos": ["a.mp4"]}, "video-r1 and ms-swift"),
+        (ROW | {"media": []}, "video-r1 and jsonl"),
+        (
+            {"conversations": CHAT, "video": "a.mp4", "videos": ["a.mp4"]},
+            "llava-video-178k and ms-swift",
+        ),
+    ],
+)
+def test_a_file_that_two_formats_fit_is_refused_with_both_names(
+    tmp_path: Path, record: dict[str, Any], names: str
+) -> None:
+    path = write(tmp_path, "\n".join([json.dumps(record)] * 2), "q.jsonl")
+    with pytest.raises(ValueError, match=f"cannot tell the format of {path}: its rows fit {names}"):
+        read_questions(path)
+    assert list(read_questions(path, format=names.split(" ")[0]))
+
+
+def test_of_two_formats_that_fit_a_row_the_next_rows_may_leave_one(tmp_path: Path) -> None:
+    both = ROW | {"messages": CHAT, "videos": ["a.mp4"]}
+    rows = read(tmp_path, "\n".join(map(json.dumps, [both, ROW | {"problem": "Who?"}])), "q.jsonl")
+    assert [question(rows, n).problem for n in (0, 1)] == ["Where is the person?", "Who?"]
+
+
+def test_a_format_of_a_plugin_goes_before_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = AnnotationFormat(
+        "quiz",
+        "mine",
+        lambda record: "problem" in record,
+        every_file(lambda record: video_r1(record) | {"data_source": "mine"}),
+    )
+    monkeypatch.setitem(FORMATS, "quiz", mine)
+    assert question(read(tmp_path, [ROW])).data_source == "mine"
+
+
+def test_a_clip_of_a_video_is_read_in_our_own_lines(tmp_path: Path) -> None:
+    clips = [{"start": 1, "end": 2.5}, {"start": 3, "end": 2}, {"start": 1}, {"end": None}]
+    rows = [
+        OWN_ROW | {"problem": f"{n}?", "media": [{"kind": "video", "path": "a.mp4", **clip}]}
+        for n, clip in enumerate(clips)
+    ]
+    found = read(tmp_path, "\n".join(map(json.dumps, rows)), "q.jsonl")
+    assert question(found).media[0].span == (1.0, 2.5)
+    assert "field 'media': a clip needs both ends, with 0 <= start" in unreadable(found, 1).detail
+    assert "needs start and end, got only start" in unreadable(found, 2).detail
+    assert question(found, 3).media[0].span is None

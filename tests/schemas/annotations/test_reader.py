@@ -30,6 +30,7 @@ def test_a_video_r1_row_keeps_all_that_makes_the_question(tmp_path: Path) -> Non
         "problem_id": "29",
         "time_clues": [],
         "level": "",
+        "answerable_blind": None,
         "row": 0,
     }
 
@@ -244,3 +245,22 @@ def test_names_with_undecodable_bytes_can_be_stored(tmp_path: Path) -> None:
     row.data_source.encode()
     row.question_id.encode()
     assert "'data_source'" in row.detail
+
+
+def test_absolute_paths_below_the_media_root_are_relative_to_it(tmp_path: Path) -> None:
+    root = tmp_path / "media"
+    root.mkdir()
+    paths = [f"{root}/a.mp4", "a.mp4", f"{root}/../b.mp4", f"{root}2/a.mp4", "/elsewhere/a.mp4"]
+    rows = [ROW | {"problem": f"{n}?", "path": path} for n, path in enumerate(paths)]
+    found = read(tmp_path, rows, media_root=root)
+    assert [question(found, n).media[0].path for n in range(5)] == [
+        "a.mp4",
+        "a.mp4",
+        "../b.mp4",  # climbs: the media room refuses it
+        f"{root}2/a.mp4",
+        "/elsewhere/a.mp4",
+    ]
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    through = read(tmp_path, [ROW | {"path": f"{root.resolve()}/a.mp4"}], media_root=link)
+    assert question(through).media[0].path == "a.mp4"
