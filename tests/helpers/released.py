@@ -9,8 +9,16 @@ from pathlib import Path
 from helpers.vllm_servers import ENGINES, need_engines
 
 VERL = ("verl==0.9.1", "omegaconf", "antlr4-python3-runtime==4.9.3", "hydra-core", "tensordict")
-VERL_NEEDS = ("pyvers", "codetiming", "orjson", "TransferQueue", "cloudpickle")
-SWIFT = ("ms-swift==4.6.0", "modelscope", "dacite", "json-repair", "binpacking", "addict")
+VERL_NEEDS = ("pyvers", "torchdata", "codetiming", "orjson", "TransferQueue", "cloudpickle")
+SWIFT = (
+    "ms-swift==4.6.0",
+    "modelscope",
+    "modelscope-hub",
+    "dacite",
+    "json-repair",
+    "binpacking",
+    "addict",
+)
 
 
 def unpacked(folder: Path, packages: Sequence[str]) -> Path:
