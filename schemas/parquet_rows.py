@@ -1,10 +1,44 @@
-"""Rows of Parquet and Arrow files as plain dictionaries, a few at a time."""
+"""Parquet and Arrow files: which ones a folder holds, and their rows, a few at a time."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ARROW_SUFFIX = ".arrow"  # what `datasets` writes with save_to_disk
+_ARROW_SUFFIX = ".arrow"  # what `datasets` writes with save_to_disk
+_PARQUET_MAGIC = b"PAR1"
+_ARROW_MAGIC = b"\xff\xff\xff\xff"
+_PART = re.compile(r"-\d{5}-of-\d{5}\Z")
+
+
+def is_table(path: Path, start: bytes) -> bool:
+    """Whether a file that begins with the bytes `start` is Parquet, or Arrow by its name too."""
+    is_arrow = path.suffix == _ARROW_SUFFIX and start.startswith(_ARROW_MAGIC)
+    return is_arrow or start.startswith(_PARQUET_MAGIC)
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """The tables in a folder, `data/train-00000-of-00002.parquet` and so on, of one split.
+
+    Raises ValueError where there is none, and where there are several splits.
+    """
+    found = {
+        suffix: [path for path in folder.rglob(f"*{suffix}") if path.is_file()]
+        for suffix in (".parquet", _ARROW_SUFFIX)
+    }
+    files = found[".parquet"] or found[_ARROW_SUFFIX]
+    if not files:
+        raise ValueError(
+            f"{folder} is a directory: expected a question file, a pattern such as "
+            f"{folder}/*.json, or a dataset folder with Parquet or Arrow files"
+        )
+    splits = {(path.parent, _PART.sub("", path.stem)) for path in files}
+    if len(splits) > 1:
+        names = sorted(f"{parent / name}*{files[0].suffix}" for parent, name in splits)
+        raise ValueError(
+            f"{folder} holds several tables; give one of them: {', '.join(names[:12])}"
+        )
+    return files
 
 
 def parquet_columns(path: Path) -> list[str]:
@@ -26,7 +60,7 @@ def table_rows(path: Path, rows_at_once: int) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    is_arrow = path.suffix == ARROW_SUFFIX
+    is_arrow = path.suffix == _ARROW_SUFFIX
     try:
         if is_arrow:
             with path.open("rb") as stream, pa.ipc.open_stream(stream) as batches:

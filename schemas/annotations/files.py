@@ -15,14 +15,11 @@ from schemas.annotations.records import (
     read_records,
 )
 from schemas.annotations.tempcompass import is_tempcompass
-from schemas.parquet_rows import ARROW_SUFFIX, table_rows
+from schemas.parquet_rows import is_table, table_rows, tables_in
 
 _SNIFFED_BYTES = 1 << 16
 _MEMBERS_LOOKED_AT = 8
-_PARQUET_MAGIC = b"PAR1"
-_ARROW_MAGIC = b"\xff\xff\xff\xff"
 _TABLE_NAMES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-_PART = re.compile(r"-\d{5}-of-\d{5}\Z")
 
 
 def find_files(path: Path) -> list[Path]:
@@ -31,7 +28,7 @@ def find_files(path: Path) -> list[Path]:
     A folder is a dataset of the Hub: the Parquet or Arrow files in it, where they are of one split.
     """
     if path.is_dir():
-        return _dataset_files(path)
+        return sorted(tables_in(path), key=_natural_order)
     if path.exists():
         if not path.is_file():
             raise ValueError(f"{path} is not a regular file: expected a question file")
@@ -41,27 +38,6 @@ def find_files(path: Path) -> list[Path]:
         if matches:
             return sorted(matches, key=_natural_order)
     raise ValueError(f"no question file at {path}")
-
-
-def _dataset_files(folder: Path) -> list[Path]:
-    """The tables in a folder, `data/train-00000-of-00002.parquet` and so on, of one split."""
-    found = {
-        suffix: [path for path in folder.rglob(f"*{suffix}") if path.is_file()]
-        for suffix in (".parquet", ARROW_SUFFIX)
-    }
-    files = found[".parquet"] or found[ARROW_SUFFIX]
-    if not files:
-        raise ValueError(
-            f"{folder} is a directory: expected a question file, a pattern such as "
-            f"{folder}/*.json, or a dataset folder with Parquet or Arrow files"
-        )
-    splits = {(path.parent, _PART.sub("", path.stem)) for path in files}
-    if len(splits) > 1:
-        names = sorted(f"{parent / name}*{files[0].suffix}" for parent, name in splits)
-        raise ValueError(
-            f"{folder} holds several tables; give one of them: {', '.join(names[:12])}"
-        )
-    return sorted(files, key=_natural_order)
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:
@@ -76,9 +52,7 @@ def guess_layout(path: Path, csv_columns: Collection[str] = ("video_id",)) -> La
     A text is CSV when its header has one of `csv_columns`, or when the file's name says so.
     """
     start = _first_bytes(path)
-    if start.startswith(_PARQUET_MAGIC) or (
-        path.suffix == ARROW_SUFFIX and start.startswith(_ARROW_MAGIC)
-    ):
+    if is_table(path, start):
         next(table_rows(path, 1), None)  # raises where it is none
         return "table"
     if not start:

@@ -119,8 +119,8 @@ def _texts(lines: list[str], marks: "list[re.Match[str] | None]", first: int) ->
             between = []
         elif line.strip():
             between.append(line.strip())
-    told = next((n for n, line in enumerate(between) if _HOW_TO_ANSWER.match(line)), len(between))
-    _join(texts, between[:told])
+    ends = [n for n, line in enumerate(between) if _HOW_TO_ANSWER.match(line)]
+    _join(texts, between[: ends[0]] if ends else between)
     return texts
 
 
