@@ -24,10 +24,14 @@ def launched(command: str, *launch: str) -> list[str]:
     return [*accelerate(*launch), str(program), command]
 
 
-def start(words: list[str], repository: Path, log: Path) -> "subprocess.Popen[bytes]":
-    """A launched run, one thread in each process; what it prints goes into `log`."""
+def start(
+    words: list[str], repository: Path, log: Path, *, on_cpu: bool = True
+) -> "subprocess.Popen[bytes]":
+    """A launched run, one thread in each process; what it prints goes into `log`. `on_cpu` is what
+    accelerate is told: it takes DeepSpeed for something of GPUs, and finds CPUs by itself."""
     paths = f"{repository}{os.pathsep}{repository / 'tests'}"
-    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "ACCELERATE_USE_CPU": "true"}
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    environment |= {"ACCELERATE_USE_CPU": "true"} if on_cpu else {}
     with log.open("wb") as file:
         return subprocess.Popen(
             words,
@@ -38,9 +42,9 @@ def start(words: list[str], repository: Path, log: Path) -> "subprocess.Popen[by
         )
 
 
-def finish(words: list[str], repository: Path, log: Path) -> str:
+def finish(words: list[str], repository: Path, log: Path, *, on_cpu: bool = True) -> str:
     """Run to the end, which must be a good one; what was printed."""
-    process = start(words, repository, log)
+    process = start(words, repository, log, on_cpu=on_cpu)
     assert process.wait(timeout=400) == 0, log.read_text("utf-8")[-4000:]
     return log.read_text("utf-8")
 

@@ -136,14 +136,18 @@ class RlWorld:
 def rl_world(
     root: Path, *, kind: str = "video", num: int = 4, family: str = "qwen2.5-vl"
 ) -> RlWorld:
-    """`kind`: what the questions are about, "video" or "image". Files that are there stay."""
+    """`kind`: what the questions are about, "video" or "image"; "mixed" is a video, and for the
+    first question a picture, too. Files that are there stay."""
     questions = []
     for number in range(num):
-        name = f"{number}.png" if kind == "image" else f"{number}.mp4"
-        write = write_still if kind == "image" else write_clip
-        if not (root / name).exists():
-            write(root / name, seed=number)
-        questions.append(question(name, problem=f"Which colour is number {number}?", row=number))
+        names = [f"{number}.png" if kind == "image" else f"{number}.mp4"]
+        if kind == "mixed" and number == 0:
+            names.append("0.png")
+        for name in names:
+            write = write_still if name.endswith("png") else write_clip
+            if not (root / name).exists():
+                write(root / name, seed=number)
+        questions.append(question(*names, problem=f"Which colour is number {number}?", row=number))
     spec = FrameSpec("uniform:6", max_pixels=56 * 56)
     loader = FrameLoader(root, spec=spec, cache_dir=None)
     return RlWorld(root, questions, loader, load_processor(tiny_model_folder(family)), family)

@@ -66,6 +66,11 @@ def assert_sharded(model: Any) -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """A copy of a tensor, gathered where it is sharded; every process calls this."""
+    if hasattr(tensor, "ds_id"):
+        from deepspeed.runtime.zero import GatheredParameters
+
+        with GatheredParameters([tensor]):
+            return tensor.detach().clone()
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
 
 

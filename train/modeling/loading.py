@@ -94,6 +94,16 @@ def model_outline(model: str | Path) -> Any:
         return AutoModelForImageTextToText.from_config(config)
 
 
+def read_models_whole() -> None:
+    """From now on models are read whole, though transformers knows of ZeRO-3.
+
+    It would put each tensor into parts as it is read, and no check of what was read would see one.
+    """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+
+
 def training_dtype(wanted: str, *, has_adapter: bool) -> str:
     """The format in which weights are loaded to be trained.
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 PAPERS = ("videop2r.yaml", "appo.yaml")
+ZERO_3 = "accelerate/zero3_8gpu.yaml"
+"""Starts the recipes of 8 GPUs by DeepSpeed instead of FSDP2; the number of GPUs is an option of
+`accelerate launch`, too."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from cli.config import UsageError
 from cli.output_folder import make_folder
@@ -29,6 +30,11 @@ from train.trainers.distributed import process_number
 
 STATE_FILE = "trainer_state.json"
 _PREFIX = "checkpoint-"
+_WRITTEN_BY_DEEPSPEED = {
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.utils.tensor_fragment.fragment_address",
+}
 
 
 def checkpoint_to_resume(folder: Path, *, num_processes: int | None = None) -> Path | None:
@@ -94,8 +100,8 @@ def processes_of(checkpoint: Path) -> int:
 def damage_of(checkpoint: Path) -> str:
     """Why a run cannot go on from a checkpoint, in words; empty where it is whole.
 
-    Weights are read and must be finite. Of the optimizer's state the structure is read, of what
-    processes wrote in parts (DeepSpeed, FSDP) only that it is there.
+    Weights are read and must be finite. Of the optimizer's state the structure is read; what
+    processes wrote in parts (DeepSpeed, FSDP) is there, and DeepSpeed's names nothing foreign.
     """
     checks: tuple[Callable[[Path], str], ...] = (
         _state_damage,
@@ -147,16 +153,30 @@ def _ranks(checkpoint: Path) -> list[int]:
 
 
 def _optimizer_damage(checkpoint: Path) -> str:
-    deepspeed = checkpoint / "latest"
-    if deepspeed.is_file():
-        shards = checkpoint / deepspeed.read_text("utf-8").strip()
-        return "" if any(shards.glob("*")) else f"{shards.name} is missing or empty"
+    if (deepspeed := checkpoint / "latest").is_file():
+        return _deepspeed_damage(checkpoint, checkpoint / deepspeed.read_text("utf-8").strip())
     if parts := next(checkpoint.glob("optimizer_*/"), None):
         fault = _parts_damage(parts)
     else:
         whole = "optimizer.bin" if (checkpoint / "optimizer.bin").is_file() else "optimizer.pt"
         fault = _pickle_damage(checkpoint / whole, ("state", "param_groups"))
     return fault or _pickle_damage(checkpoint / "scheduler.pt", ("last_epoch",))
+
+
+def _deepspeed_damage(checkpoint: Path, parts: Path) -> str:
+    """Of the folder into which each process wrote its part. DeepSpeed runs what its files name:
+    they may name no more than what it writes itself."""
+    for rank in _ranks(checkpoint) or [0]:
+        if not any(map(_has_bytes, parts.glob(f"*_pp_rank_{rank}_mp_rank_00_optim_states.pt"))):
+            return f"{parts.name} is missing or empty, or the part of process {rank} is"
+    for path in sorted(parts.glob("*.pt")):
+        try:
+            foreign = {*get_unsafe_globals_in_checkpoint(path)} - _WRITTEN_BY_DEEPSPEED
+        except LOADING_ERRORS as error:
+            return f"{path.name} cannot be read ({_words(error)})"
+        if foreign:
+            return f"{path.name} names {min(foreign)}, which DeepSpeed would run"
+    return ""
 
 
 def _parts_damage(folder: Path) -> str:

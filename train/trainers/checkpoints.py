@@ -19,7 +19,7 @@ from judges.backends.model_folders import BrokenWeightsError, not_finite
 from train.modeling.loading import load_weights
 from train.modeling.lora import refuse_unfit_adapter
 from train.modeling.numerics import NotFiniteError
-from train.modeling.sharding import unwrapped, whole
+from train.modeling.sharding import own_part, unwrapped, whole
 from train.trainers.checkpoint_files import checkpoints
 from train.trainers.distributed import any_process, sum_over_processes
 from train.trainers.trl_imports import RepeatSampler, TrainerCallback
@@ -108,7 +108,8 @@ class CommonOverrides:
 
     def _refuse_spoiled_weights(self, model: Any) -> None:
         trainer: Any = self
-        learning = ((name, own) for name, own in model.named_parameters() if own.requires_grad)
+        weights = model.named_parameters()
+        learning = ((name, own_part(own)) for name, own in weights if own.requires_grad)
         if any_process(bool(bad := not_finite(learning))):
             where = f", such as {bad[0]}" if bad else ""
             raise NotFiniteError(
@@ -137,7 +138,7 @@ class CommonOverrides:
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         trainer: Any = self
-        is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        is_sharded = trainer.is_fsdp_enabled  # DeepSpeed loads by itself, or nothing is spread yet
         if is_sharded or hasattr(trainer.model, "peft_config"):
             if not is_sharded:
                 try:

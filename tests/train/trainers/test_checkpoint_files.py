@@ -172,14 +172,29 @@ def test_checkpoints_of_another_number_of_processes_are_refused(tmp_path: Path) 
     assert "rng_state.pth (or one for each process) is missing" in damage_of(made)
 
 
+class Foreign:
+    """A class that a pickle can name."""
+
+
 def test_what_is_sharded_over_processes_is_there_or_not(tmp_path: Path) -> None:
     made = checkpoint(tmp_path, 2)
     for name in ("optimizer.pt", "scheduler.pt"):
         (made / name).unlink()
     (made / "latest").write_text("global_step2")
     assert "global_step2 is missing or empty" in damage_of(made)
-    (made / "global_step2").mkdir()
-    (made / "global_step2" / "states.pt").write_bytes(b"x")
+    parts = made / "global_step2"
+    parts.mkdir()
+    one, other = (parts / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in (0, 1))
+    torch.save({"step": torch.ones(2)}, one)
+    assert damage_of(made) == ""
+    (made / "rng_state.pth").rename(made / "rng_state_0.pth")
+    (made / "rng_state_1.pth").write_bytes((made / "rng_state_0.pth").read_bytes())
+    assert "the part of process 1 is" in damage_of(made)
+    other.write_bytes(b"cut")
+    assert f"{other.name} cannot be read" in damage_of(made)
+    torch.save({"scaler": Foreign()}, other)
+    assert "Foreign, which DeepSpeed would run" in damage_of(made)
+    torch.save({"step": torch.ones(2)}, other)
     assert damage_of(made) == ""
 
 

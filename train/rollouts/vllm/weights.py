@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cli.config import UsageError
-from train.modeling.sharding import unwrapped, whole
+from train.modeling.sharding import unwrapped, whole, whole_shape
 from train.rollouts.streaming import RolloutServerError
 from train.rollouts.vllm.client import VllmClient
 from train.rollouts.vllm.gloo import broadcast, gloo_group
@@ -34,9 +34,9 @@ class TensorMeta:
 class PolicyWeights:
     """The checkpoint's tensors of a model, also of one that is wrapped, sharded or adapted.
 
-    LoRA adapters are added to copies, the base stays as it is. Shards of FSDP2 are gathered tensor
-    by tensor: a collective, so every process iterates. `dtype` is what they are sent in; None is
-    their own. The interface of vLLM's `WeightSource`.
+    LoRA adapters are added to copies, the base stays as it is. Parts (FSDP2, ZeRO-3) are gathered
+    tensor by tensor: a collective, so every process iterates. `dtype` is what they are sent in;
+    None is their own. The interface of vLLM's `WeightSource`.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype | None = None) -> None:
@@ -55,7 +55,7 @@ class PolicyWeights:
     def metadata(self) -> list[TensorMeta]:
         """What iteration yields, in its order; nothing is gathered."""
         return [
-            TensorMeta(name, self._dtype or own.dtype, tuple(own.shape))
+            TensorMeta(name, self._dtype or own.dtype, whole_shape(own))
             for name, own, _ in self._tensors()
         ]
 
