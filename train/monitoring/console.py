@@ -23,6 +23,7 @@ from cli.console import output_console, plain_table
 from train.trainers.trl_imports import TrainerCallback
 
 _SHOWN_STEPS = 15  # in the table of a terminal
+_OWN_BARS = ("ProgressCallback", "PrinterCallback")  # of transformers
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,11 @@ class StepConsole(TrainerCallback):  # type: ignore[misc]
 
     def replace_bars_of(self, trainer: Any) -> None:
         """Take the place of the trainer's own bar and its printed dictionaries."""
-        from transformers import PrinterCallback, ProgressCallback
-
         if trainer.args.disable_tqdm:
             self._is_live = False
-        trainer.remove_callback(ProgressCallback)
-        trainer.remove_callback(PrinterCallback)
+        for callback in [*trainer.callback_handler.callbacks]:
+            if type(callback).__name__ in _OWN_BARS:
+                trainer.remove_callback(callback)
 
     def __enter__(self) -> "StepConsole":
         return self

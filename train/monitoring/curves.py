@@ -15,6 +15,7 @@ _INK = "#22303c"
 _LINES = ("#2a6f97", "#c8553d", "#5b8c5a", "#8d6a9f")
 _ACROSS = 3  # panels beside each other
 _MARKED = 30  # points up to which each is marked
+_PARTS = 10  # the first and the last tenth of the steps are compared
 
 Points = Sequence[tuple[int, float]]
 
@@ -54,3 +55,29 @@ def draw_curves(panels: Mapping[str, Mapping[str, Points]], path: Path) -> None:
             axes.spines[side].set_visible(False)
     FigureCanvasAgg(figure)
     figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
+
+
+def what_changed(
+    rows: Sequence[Mapping[str, Any]], panels: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+    """A Markdown section: means over the first and the last tenth of the steps.
+
+    `panels` has the keys of `rows` by title and label. What was 0 throughout is left out; a single
+    step has nothing to compare, and no section.
+    """
+    part = max(len(rows) // _PARTS, 1)
+    if len(rows) < 2 * part:
+        return []
+    span = f"{part} steps" if part > 1 else "step"
+    lines = ["## What changed", "", f"| | first {span} | last {span} |", "|---|---:|---:|"]
+    for title, names in panels.items():
+        for label, name in names.items():
+            first, last = (
+                [value for _, value in points_of(some, name)]
+                for some in (rows[:part], rows[-part:])
+            )
+            if first and last and any(first + last):
+                what = title if len(names) == 1 else f"{title}: {label}"
+                means = [f"{statistics.fmean(values):.4g}" for values in (first, last)]
+                lines.append(f"| {what} | {means[0]} | {means[1]} |")
+    return [*lines, ""]

@@ -5,14 +5,13 @@ It is made of `metrics.jsonl` alone, so it covers a run that was resumed, from i
 
 import json
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cli.markdown_page import cell
 from schemas.serialization import write_text
-from train.monitoring.curves import Points, draw_curves, points_of
+from train.monitoring.curves import Points, draw_curves, points_of, what_changed
 from train.monitoring.model_card import ModelCard
 
 REPORT = "report.json"
@@ -47,7 +46,6 @@ _PANELS: Mapping[str, Mapping[str, str]] = {
     "seconds": {"a step": "step_time", "sampling": "time/sampling"},
 }
 """Titles of the curves, and their lines: a label and its key in `metrics.jsonl`."""
-_PARTS_COMPARED = 10  # the first and the last tenth of the steps
 
 
 class RunTotals(NamedTuple):
@@ -136,7 +134,7 @@ def _markdown(
     lines += [f"| {name} | {cell(value)} |" for name, value in rows.items()]
     if has_curves:
         lines += ["", "![Curves of the run](curves.png)"]
-    lines += ["", *_compared(steps)]
+    lines += ["", *what_changed(steps, _PANELS)]
     lines += ["## Where things are", "", "| | |", "|---|---|"]
     places = {
         "model": "model/",
@@ -156,23 +154,3 @@ def _markdown(
     lines += ["## Versions", "", "| package | version |", "|---|---|"]
     lines += [f"| {name} | {version} |" for name, version in run["versions"].items()]
     return "\n".join([*lines, ""])
-
-
-def _compared(steps: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Means over the first and the last tenth of the steps: what the run changed."""
-    part = max(len(steps) // _PARTS_COMPARED, 1)
-    if len(steps) < 2 * part:
-        return []
-    span = f"{part} steps" if part > 1 else "step"
-    lines = ["## What changed", "", f"| | first {span} | last {span} |", "|---|---:|---:|"]
-    for title, names in _PANELS.items():
-        for label, name in names.items():
-            first, last = (
-                [value for _, value in points_of(rows, name)]
-                for rows in (steps[:part], steps[-part:])
-            )
-            if first and last and any(first + last):
-                name_of_row = title if len(names) == 1 else f"{title}: {label}"
-                means = [f"{statistics.fmean(values):.4g}" for values in (first, last)]
-                lines.append(f"| {name_of_row} | {means[0]} | {means[1]} |")
-    return [*lines, ""]

@@ -73,17 +73,20 @@ def test_a_terminal_gets_the_last_steps_as_a_table(capsys: pytest.CaptureFixture
 def test_the_trainers_own_bar_goes_and_no_tqdm_means_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from transformers import PrinterCallback, ProgressCallback
+    from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-    removed: list[type] = []
+    removed: list[Any] = []
+    bars = [ProgressCallback(), PrinterCallback()]
     trainer = SimpleNamespace(
-        args=SimpleNamespace(disable_tqdm=True), remove_callback=removed.append
+        args=SimpleNamespace(disable_tqdm=True),
+        callback_handler=SimpleNamespace(callbacks=[TrainerCallback(), *bars]),
+        remove_callback=removed.append,
     )
     with StepConsole(RL_COLUMNS, is_live=True) as console:
         console.replace_bars_of(trainer)
         console.on_train_begin(None, state(0), None)
         console.on_log(None, state(1), None, logs=METRICS)
-    assert set(removed) == {ProgressCallback, PrinterCallback}
+    assert removed == bars
     assert capsys.readouterr().err.startswith("step  1/40  perception 0.620")
 
 
