@@ -7,7 +7,7 @@ from typing import Any
 from train.planning.job import Job
 from train.planning.memory import WRAPPINGS, Memory, loading_bytes, memory, trained_and_frozen
 
-_LARGEST_TRIED = 1024
+LARGEST_TRIED = 1024
 DEFAULT_RANK = 64
 
 
@@ -26,7 +26,8 @@ class Cluster:
 @dataclass(frozen=True)
 class Way:
     """One way of spreading a run, and what comes of it. Batch sizes are those of one GPU, as
-    --per-device-train-batch-size counts them; 0 where not even one group fits."""
+    --per-device-train-batch-size counts them; 0 where not even one group fits, and LARGEST_TRIED
+    groups where memory does not grow with them."""
 
     wrapping: str
     lora_rank: int
@@ -38,8 +39,8 @@ class Way:
     largest_batch: int
     largest_batch_with_vllm: int
     per_pass: int | None
-    """The largest --completions-per-pass with which the run fits, where it does not as it is; 0
-    where none is small enough. None where it fits, and in fine-tuning."""
+    """The most completions in a pass (--completions-per-pass) with which the run fits, where it
+    does not as it is; 0 where none are few enough. None where it fits, and in fine-tuning."""
     per_pass_with_vllm: int | None
 
     @property
@@ -135,7 +136,7 @@ def _way(job: Job, wrapping: str, cluster: Cluster) -> Way:
 
 
 def _largest_batch(job: Job, fits: Callable[[Job], bool]) -> int:
-    groups = _largest(lambda number: fits(job.with_groups(number)), _LARGEST_TRIED)
+    groups = _largest(lambda number: fits(job.with_groups(number)), LARGEST_TRIED)
     return max(1, job.group_size) * groups
 
 
@@ -143,7 +144,11 @@ def _per_pass(job: Job, fits: Callable[[Job], bool]) -> int | None:
     """How many completions at a time let a run fit that does not; see `Way.per_pass`."""
     if not job.is_rl or fits(job):
         return None
-    return _largest(lambda number: fits(job.with_per_pass(number)), job.batch_size)
+    most = _largest(lambda number: fits(job.with_per_pass(number)), job.batch_size)
+    if not most:
+        return 0
+    row = job.with_per_pass(most).row  # 63 of 64 make two passes of 32
+    return row.groups * row.completions
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:

@@ -13,7 +13,7 @@ from train.planning.memory import (
     loading_bytes,
     trained_and_frozen,
 )
-from train.planning.plan import Plan, Way
+from train.planning.plan import LARGEST_TRIED, Plan, Way
 
 WIDTH = 80
 # Of `train.planning.memory.Parts`.
@@ -48,12 +48,12 @@ def plan_text(plan: Plan) -> str:
     if is_rl:
         add("peak, drawing", lambda way: _gb(way.memory.drawing))
     add("fits", lambda way: _fits(way.fits))
-    add("largest batch", lambda way: str(way.largest_batch or "-"))
+    add("largest batch", lambda way: _batch(plan, way.largest_batch))
     if any(way.per_pass for way in ways):
         add("per pass", lambda way: _per_pass(way.per_pass))
     if is_rl:
         add("fits, vLLM", lambda way: _fits(way.fits_with_vllm))
-        add("largest batch, vLLM", lambda way: str(way.largest_batch_with_vllm or "-"))
+        add("largest batch, vLLM", lambda way: _batch(plan, way.largest_batch_with_vllm))
     if any(way.per_pass_with_vllm for way in ways):
         add("per pass, vLLM", lambda way: _per_pass(way.per_pass_with_vllm))
     columns = ["GB on each GPU", *map(_name, ways)]
@@ -113,6 +113,11 @@ def _number(count: int) -> str:
 
 def _fits(fits: bool) -> str:
     return "yes" if fits else "no"
+
+
+def _batch(plan: Plan, size: int) -> str:
+    is_bounded = size < LARGEST_TRIED * max(1, plan.job.group_size)
+    return str(size or "-") if is_bounded else "any"
 
 
 def _per_pass(number: int | None) -> str:

@@ -140,7 +140,7 @@ class Improbable:
 
     def __call__(self, model: Any, prompts: Sequence[Mapping[str, Tensor]], **given: Any) -> Drawn:
         tokens = self.replay(model, prompts, **given)
-        said = [[-7.5 - (own % 3).float() for own in group] for group in tokens]
+        said = [[-5.5 - (own % 3).float() for own in group] for group in tokens]
         return Drawn(tokens, said)
 
 
@@ -184,8 +184,8 @@ class Long:
 
 
 def test_memory_is_that_of_a_pass_not_of_the_group(clips: RlWorld, tmp_path: Path) -> None:
-    """Tensors alive at the peak of a step: eight completions, two at a time, hold what a group of
-    two holds, within a tenth, and less than half of what eight hold."""
+    """Tensors alive at the peak of a step, gradients included: eight completions, two at a time,
+    hold what a group of two holds, within a tenth; so do they with a look ahead."""
 
     def peak(size: int, per_pass: int | None, algo: str = "pa-grpo") -> int:
         run = PassRun(
@@ -202,14 +202,6 @@ def test_memory_is_that_of_a_pass_not_of_the_group(clips: RlWorld, tmp_path: Pat
         return run.peak_bytes()
 
     eight, parts, two = peak(8, None), peak(8, 2), peak(2, None)
-    print(
-        eight,
-        parts,
-        two,
-        peak(8, 1),
-        peak(8, 4),
-        peak(8, 2, "pa-grpo+appo"),
-        peak(2, None, "pa-grpo+appo"),
-    )
-    assert parts < 0.5 * eight
     assert parts == pytest.approx(two, rel=0.1)
+    assert two < 0.5 * eight
+    assert peak(8, 2, "pa-grpo+appo") == pytest.approx(parts, rel=0.1)
