@@ -4,6 +4,7 @@ draw_curves({"rewards": {"perception": points, "reasoning": points}}, out / "cur
 """
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
