@@ -1,6 +1,8 @@
-"""Curves of a run as one picture: a panel for each subject, drawn without a display.
+"""Curves of a run as one picture, and what they say in numbers.
 
-draw_curves({"rewards": {"perception": points, "reasoning": points}}, out / "curves.png")
+    draw_curves({"rewards": {"perception": points, "reasoning": points}}, out / "curves.png")
+
+Panels are drawn without a display and without global state.
 """
 
 import math
