@@ -54,7 +54,7 @@ class CallLimits:
             min(self.retry_cap_seconds, self.retry_base_seconds * 2.0**number)
             for number in range(self.max_attempts - 1)
         )
-        # So many calls in flight together fail before the layer stops.
+        # The layer stops after this number of failures alike, which calls in flight make together.
         rounds = math.ceil(self.max_alike_in_row / self.max_concurrency)
         return rounds * (self.max_attempts * timeout_seconds + waits)
 

@@ -41,7 +41,7 @@ def ask(rank: int, spec: str, folder: Path) -> None:
         spec,
         ledger_path=folder / f"judge-{rank}.duckdb",
         media_root=folder,
-        options=JudgeCallOptions(timeout_seconds=TIMEOUT, judge_max_tokens=8, retries=0),
+        options=JudgeCallOptions(timeout_seconds=TIMEOUT, judge_max_tokens=64, retries=0),
         retry_seconds=(0.001, 0.002),
     )
     rewarder = GroupRewarder(
@@ -78,8 +78,9 @@ def test_a_judge_that_hangs_in_one_process_is_given_up_in_both(tmp_path: Path) -
         seconds, words = (tmp_path / f"{rank}.txt").read_text("utf-8").split("\n", 1)
         assert words.startswith("no reply of the judge openai:judge@"), words
         assert "on 1 of 4 observations" in words
-        # The verdict of process 1 takes all of it; 15 s are for a machine with other work.
-        assert 8.9 * TIMEOUT < float(seconds) < expected + 15
+        # 15 s are for a machine with other work.
+        assert float(seconds) < expected + 15
+        assert rank == 0 or float(seconds) > 8.9 * TIMEOUT, "process 1 waits for nine attempts"
 
 
 @pytest.mark.heavy
