@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from itertools import pairwise
@@ -145,7 +146,7 @@ def test_server_and_learner_start_learn_two_steps_and_end_together(tmp_path: Pat
         "SERVER_URL": url,
         "MAX_MODEL_LEN": "2048",
         "SERVER_PYTHON": str(ENGINES / "bin" / "python"),
-        "LEARNER_PYTHON": str(ENGINES.parent / ".venv" / "bin" / "python"),
+        "LEARNER_PYTHON": sys.executable,
         "HF_HUB_OFFLINE": "1",
     }
     done = run("both", str(model), str(output), *options, environment=given, seconds=450)
