@@ -39,10 +39,9 @@ def test_kills_between_a_text_readers_answers_change_nothing(tmp_path: Path) -> 
     _killed(tmp_path, 40, 6, *reader)
     out, reference = tmp_path / "out", tmp_path / "reference"
     for table in ("reader_answers", "reader_checks"):
-        assert query(out, _ALL.format(table)) == query(reference, _ALL.format(table))
-
-
-_ALL = "select columns(c -> c <> 'call_key') from {} order by all"
+        rows = query(out, f"from {table} order by all")
+        assert len(rows) >= 40
+        assert rows == query(reference, f"from {table} order by all")
 
 
 def _killed(tmp_path: Path, num_questions: int, num_kills: int, *options: str) -> None:
