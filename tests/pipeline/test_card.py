@@ -15,6 +15,7 @@ from pipeline.card_statistics import REASON_MEANINGS, collect_statistics
 from pipeline.export import export_dataset
 from schemas.dataset_rows import COLUMNS
 from schemas.ledger.ledger import Ledger
+from schemas.questions import MediaRef
 from schemas.samples import Reason, Rejection, Step
 
 pytestmark = pytest.mark.heavy
@@ -95,6 +96,19 @@ def test_teacher_judge_and_media_are_named_with_their_counts(card: str) -> None:
     ]
     (media,) = [rows for header, rows in found.items() if header.startswith("media/read by")]
     assert media == [["video", "decord", "27", "8.0", "24.0", "37.0", "3"]]
+
+
+def test_clips_of_files_are_one_row_of_the_teacher_however_many_they_are(tmp_path: Path) -> None:
+    with empty_ledger(tmp_path) as ledger:
+        for number in range(3):
+            clip = MediaRef(kind="video", path="a.mp4", start=number, end=number + 1.5)
+            asked = question(number, media=(clip,) if number else question(0).media)
+            ledger.add_question(asked)
+            add_attempt(ledger, asked, frame_spec=f"frames-{number}")
+        export_dataset(ledger, tmp_path)
+        text = card_of(ledger, tmp_path)
+    (teachers,) = (rows for name, rows in tables(text).items() if name.startswith("teacher/"))
+    assert [row[2:4] for row in teachers] == [["frames-0", "1"], ["one for each clip", "2"]]
 
 
 def test_an_unknown_price_is_reported_as_unknown(card: str) -> None:

@@ -19,6 +19,8 @@ from judges.audits.label.views import (
 from judges.audits.records import shown_choices
 from judges.audits.store import AuditStore
 from judges.sufficiency import correct_answer_text
+from media.frames import EncodedFrames
+from media.sampling import FrameSpec
 from schemas.questions import ProblemType
 from schemas.runs import start_run
 
@@ -111,3 +113,27 @@ def test_the_correct_answer_reads_as_it_does_for_the_judge(book: LabelBook) -> N
     )
     assert correct_answer_text(grounding) == "4.4 to 5.2 (in seconds)"
     assert shown_choices(grounding) == ()
+
+
+def test_a_player_shows_the_clip_that_was_asked_about_and_no_more() -> None:
+    encoded = EncodedFrames(
+        media_id="video-1",
+        kind="video",
+        spec=FrameSpec("uniform:1").within((1.5, 4.0)),
+        jpegs=(b"x",),
+        indices=(45,),
+        times=(2.5,),
+        width=2,
+        height=2,
+        source_width=2,
+        source_height=2,
+        num_source_frames=300,
+        duration_seconds=2.5,
+        reader="pyav",
+        start_seconds=0.5,
+    )
+    shown = ShownMedium.of("video", "a.mp4", encoded)
+    assert (shown.fragment, shown.frames[0].seek) == ("#t=1.5,4", 2.0)
+    assert 'src="rows/3/media/0#t=1.5,4"' in frames_html(3, (shown,))
+    whole = ShownMedium.of("video", "a.mp4", replace(encoded, spec=FrameSpec("uniform:1")))
+    assert 'src="rows/3/media/0"' in frames_html(3, (whole,))
