@@ -35,7 +35,9 @@ from train.rollouts.token_sampling import Sampling
 pytestmark = pytest.mark.heavy
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# Not of Qwen3.5: the greedy words of a random one hardly follow its video, though its logits do
+# (`tests/train/data/test_model_inputs.py`).
+@pytest.mark.parametrize("family", ["qwen2.5-vl", "qwen3-vl"])
 def test_another_video_gives_another_answer_and_only_there(family: str, tmp_path: Path) -> None:
     questions = write_world(tmp_path / "world")
     assert evaluate(*arguments(family, questions, tmp_path / "one")) == EXIT_OK
