@@ -24,11 +24,14 @@ OTHERS = {
     "--model_args",
     "--reasoning_tags",
     # accelerate launch
+    "--deepspeed_config_file",
     "--fsdp_version",
     "--machine_rank",
     "--multi_gpu",
     "--num_processes",
+    "--use_deepspeed",
     "--use_fsdp",
+    "--zero_stage",
     # of vLLM's server
     "--logprobs-mode",
     "--max-model-len",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 _ALIGNMENT = 16
-"""Columns of a bias: the kernel of GPUs wants its rows to begin at multiples of so many numbers."""
+"""The kernel of GPUs wants each row of a bias to begin at a multiple of this number of columns."""
 
 
 def attention_of_part(

@@ -153,7 +153,7 @@ class Job:
         )
 
     def with_per_pass(self, per_pass: int) -> "Job":
-        """The same with at most so many completions forwarded together."""
+        """The same with at most `per_pass` completions forwarded together."""
         return replace(self, per_pass=per_pass)
 
     def with_rank(self, rank: int) -> "Job":
