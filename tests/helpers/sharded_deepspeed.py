@@ -166,7 +166,7 @@ def in_bfloat16(rank: int, stage: int, folder: Path) -> None:
     bfloat16 without a GPU only where it is told to use CPUs, and DeepSpeed only where it is not."""
     training_args.is_torch_bf16_gpu_available = lambda: True
     with (world := rl_world(folder / "world")).loader:
-        case = Case("pa-grpo+appo", tied=False, trl={**BFLOAT16, "optim": "adamw_torch"})
+        case = Case("pa-grpo+appo", trl={**BFLOAT16, **_ADAM, "max_steps": 2})
         one = trainer(case, world, folder, processes=2, use_cpu=False, ddp_backend="gloo")
         logprobs: list[torch.Tensor] = []
         found: dict[str, Any] = {}
@@ -200,10 +200,9 @@ def in_bfloat16(rank: int, stage: int, folder: Path) -> None:
             for value in state.values()
             if torch.is_tensor(value) and value.ndim
         ]
-        references = [own_part(parameter) for parameter in one.ref_model.parameters()]
-        found["weights"] = nbytes([*map(own_part, parameters), *masters])
+        found["weights"] = nbytes([*held(one.model), *masters])
         found["optimizer"] = nbytes(states)
-        found["reference"] = nbytes(references)
+        found["reference"] = nbytes(held(one.ref_model))
         if stage == 3:
             found["gradients"] = nbytes([engine.optimizer.grad_partitions_flat_buffer])
             with torch.no_grad(), whole_weights(one.model):
@@ -214,6 +213,11 @@ def in_bfloat16(rank: int, stage: int, folder: Path) -> None:
         assert sent == {each.name: each.shape for each in source.metadata()}
         assert all(sent.values())
         torch.save(found, folder / f"bytes-{rank}.pt")
+
+
+def held(model: Any) -> list[torch.Tensor]:
+    """Parts of all parameters, and those that are whole beside them."""
+    return [tensor for p in model.parameters() for tensor in (own_part(p), p.detach())]
 
 
 def nbytes(tensors: Any) -> int:

@@ -12,7 +12,7 @@ adapter's, or the language model's and where it trains the tower's), on N proces
 b is 4, or 2 where weights are kept in bfloat16. (a) With two processes or more, DDP keeps gradients
 a second time, in its buckets. (b) While it learns: what belongs to no layer, two layers, in the
 format that products are computed in, and one layer's gradients; while it draws in process: all
-weights. (c) The tower's 2 bytes are whole in each process. ZeRO's rows follow DeepSpeed's own
+weights. (c) And all of the tower's 2 bytes in each process. ZeRO's rows follow DeepSpeed's own
 estimate (`deepspeed.runtime.zero.stage_1_and_2` and `stage3`: 4 n + 16 t / N, 18 t / N), and keep
 all weights in bfloat16.
 """
@@ -193,10 +193,10 @@ def _zero(
     stays = sizes.num_tower if is_sharded else 0
     layers = 2 * (sizes.num_root - stays + 2 * sizes.num_layer)
     return _State(
-        weights=2 * (stays + (total - stays) / shards) + 4 * trained / processes,
+        weights=2 * (stays + total / shards) + 4 * trained / processes,
         gradients=(0 if is_sharded else 2 * trained) + 4 * trained / processes,
         optimizer=8 * trained / processes,
-        reference=2 * (stays + (references - stays) / shards) if references else 0,
+        reference=2 * (stays + references / shards) if references else 0,
         buckets=0.0 if is_sharded else _BUCKETS,
         gathered_learning=layers if is_sharded else _BUCKETS,
         gathered_drawing=2 * (total - stays) if is_sharded else 0,
