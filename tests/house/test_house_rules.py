@@ -122,6 +122,18 @@ def test_no_tracked_file_is_large_or_a_wheel(repository: Path) -> None:
     assert not links, f"archives and some file systems make text files of links: {links}"
 
 
+def test_every_package_is_part_of_the_installation(repository: Path) -> None:
+    """A wheel has the packages that pyproject.toml lists, and no other."""
+    with (repository / "pyproject.toml").open("rb") as file:
+        listed = tomllib.load(file)["tool"]["setuptools"]["packages"]
+    found = [
+        ".".join(path.parent.parts)
+        for path in tracked_files(repository)
+        if path.name == "__init__.py" and path.parts[0] in ROOMS
+    ]
+    assert sorted(found) == listed
+
+
 def tracked_files(repository: Path) -> list[Path]:
     """Files that git tracks and that are there, from the repository's root."""
     listed = subprocess.run(
