@@ -7,8 +7,8 @@
 
 `learn`: two processes run each case, and the weights and logs of each are left in FOLDER. `resume`:
 a run that is gone on from its second checkpoint must end in the same weights. `in_bfloat16`: what
-is computed in which format; the bytes of each process are left in FOLDER. `rl` and `sft` are the
-commands; they fail where weights are not in parts once they are prepared.
+is computed in which format. `rl` and `sft` are the commands; they fail where weights are not in
+parts once they are prepared.
 """
 
 import json
@@ -29,7 +29,7 @@ from transformers import training_args
 
 from cli.config import run_command
 from train import rl, sft
-from train.modeling.sharding import own_part, unwrapped, whole_weights
+from train.modeling.sharding import unwrapped
 from train.modeling.vision_cache import vision_tower
 from train.rollouts.vllm.weights import PolicyWeights
 from train.trainers import grpo_trainer, sft_trainer
@@ -162,14 +162,13 @@ BFLOAT16 = {"bf16": True, "beta": 0.04, "gradient_accumulation_steps": 2}
 
 
 def in_bfloat16(rank: int, stage: int, folder: Path) -> None:
-    """What a run in bfloat16 computes in, and the bytes that each process holds. transformers takes
-    bfloat16 without a GPU only where it is told to use CPUs, and DeepSpeed only where it is not."""
+    """What a run in bfloat16 computes in. transformers takes bfloat16 without a GPU only where it
+    is told to use CPUs, and DeepSpeed only where it is not."""
     training_args.is_torch_bf16_gpu_available = lambda: True
     with (world := rl_world(folder / "world")).loader:
         case = Case("pa-grpo+appo", trl={**BFLOAT16, **_ADAM, "max_steps": 2})
         one = trainer(case, world, folder, processes=2, use_cpu=False, ddp_backend="gloo")
         logprobs: list[torch.Tensor] = []
-        found: dict[str, Any] = {}
         inner = one._get_per_token_logps_and_entropies
 
         def seen(model: Any, *given: Any, **options: Any) -> Any:
@@ -194,36 +193,10 @@ def in_bfloat16(rank: int, stage: int, folder: Path) -> None:
         assert all(master.dtype == torch.float32 for master in masters)
         assert engine.optimizer.gradient_accumulation_dtype == torch.float32
         assert engine.communication_data_type == torch.float32
-        states = [
-            value
-            for state in engine.optimizer.optimizer.state.values()
-            for value in state.values()
-            if torch.is_tensor(value) and value.ndim
-        ]
-        found["weights"] = nbytes([*held(one.model), *masters])
-        found["optimizer"] = nbytes(states)
-        found["reference"] = nbytes(held(one.ref_model))
-        if stage == 3:
-            found["gradients"] = nbytes([engine.optimizer.grad_partitions_flat_buffer])
-            with torch.no_grad(), whole_weights(one.model):
-                tower = {*vision_tower(unwrapped(one.model)).parameters()}
-                found["gathered"] = nbytes(p for p in parameters if p not in tower)
         source = PolicyWeights(one.model)
         sent = {name: tuple(tensor.shape) for name, tensor in source}
         assert sent == {each.name: each.shape for each in source.metadata()}
         assert all(sent.values())
-        torch.save(found, folder / f"bytes-{rank}.pt")
-
-
-def held(model: Any) -> list[torch.Tensor]:
-    """Parts of all parameters, and those that are whole beside them."""
-    return [tensor for p in model.parameters() for tensor in (own_part(p), p.detach())]
-
-
-def nbytes(tensors: Any) -> int:
-    """Of storages, each once."""
-    storages = [tensor.untyped_storage() for tensor in tensors]
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def command(name: str) -> None:

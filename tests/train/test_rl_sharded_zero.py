@@ -20,9 +20,6 @@ from helpers.training_world import small_world, tiny_model_folder
 from helpers.vllm_servers import ENGINES, need_engines
 
 from train.modeling.loading import load_policy
-from train.planning.job import Job, Prompt
-from train.planning.memory import memory
-from train.planning.model_sizes import sizes_of
 from train.recipes import FOLDER
 from train.recipes import ZERO_3 as LAUNCH_FILE
 
@@ -79,27 +76,9 @@ def test_a_resumed_run_ends_in_the_same_weights_to_the_bit(tmp_path: Path, stage
 
 
 @pytest.mark.parametrize("stage", [pytest.param(3, marks=slow), pytest.param(2, marks=campaign)])
-def test_in_bfloat16_each_process_holds_what_is_planned(tmp_path: Path, stage: int) -> None:
-    """Log-probs, frequencies and sums of gradients are in float32; 2 %: the padding of parts."""
+def test_in_bfloat16_what_is_summed_is_in_float32(tmp_path: Path, stage: int) -> None:
+    """Log-probs, frequencies of positions, copies of weights, and sums of gradients."""
     in_two_processes("in_bfloat16", stage, tmp_path)
-    job = Job(
-        sizes=sizes_of(load_policy(tiny_model_folder("qwen2.5-vl"), device="cpu")),
-        prompt=Prompt(98, 48),
-        group_size=3,
-        tokens=12,
-        groups=1,
-        groups_drawn=1,
-        needs_reference=True,
-        trains_tower=False,
-        checkpoints=False,
-        is_mixed=True,
-        weight_bytes=None,
-        lora_rank=0,
-    )
-    planned = dict(memory(job, f"zero{stage}", 2).parts.items())
-    for rank in (0, 1):
-        for name, size in torch.load(tmp_path / f"bytes-{rank}.pt").items():
-            assert planned[name] == pytest.approx(size, rel=0.02), (rank, name)
 
 
 def launched(command: str, *launch: str) -> list[str]:

@@ -213,7 +213,8 @@ def whole_state(model: Any, *, trained_only: bool = False) -> dict[str, Tensor]:
 
 
 def _master(tensor: Any) -> Tensor:
-    if not (hasattr(tensor, "_z3_optimizer") or hasattr(tensor, "_hp_mapping")):
+    has_copy = hasattr(tensor, "_z3_optimizer") or hasattr(tensor, "_hp_mapping")
+    if not (has_copy and tensor.requires_grad):  # ZeRO-3 notes its optimizer at frozen ones, too
         return whole(tensor)
     from deepspeed.utils import safe_get_full_fp32_param
 
