@@ -218,9 +218,10 @@ class RlOptions(
     groups_at_once: int | None = Field(None, ge=1)
     """With --rollouts inprocess: most groups whose completions are sampled together; by default all
     of a generation, which takes the least time and the most memory."""
-    merge_adapters: bool = True
+    merge_adapters: bool | None = None
     """With --rollouts inprocess and --lora-rank: while completions are sampled, adapters are added
-    to copies of the weights; off needs no copies and more time."""
+    to copies of the weights, which takes memory and saves time. By default where the base is in
+    float32: a narrower one would round small updates away, and the sampler would lag behind."""
     rollouts_ahead: int = Field(0, ge=0, le=1)
     """With --rollouts vllm: 1 samples the next generation while this one is learned from, with
     weights that are one generation old; 0 waits for new weights."""

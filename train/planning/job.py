@@ -59,8 +59,8 @@ class RlWeightOptions(WeightOptions, Protocol):
         """Most groups whose completions are sampled together in process."""
 
     @property
-    def merge_adapters(self) -> bool:
-        """Whether adapters are added to copies of the weights meanwhile."""
+    def merge_adapters(self) -> bool | None:
+        """Whether adapters are added to copies of the weights meanwhile; None: if in float32."""
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,15 @@ def rl_job(
         lora_rank=options.lora_rank,
         per_pass=options.completions_per_pass,
         groups_at_once=options.groups_at_once,
-        merges_adapters=options.merge_adapters,
+        merges_adapters=_merges_adapters(options),
     )
+
+
+def _merges_adapters(options: RlWeightOptions) -> bool:
+    """As the sampler decides; under an adapter the base is bfloat16 on a GPU if nothing is said."""
+    if options.merge_adapters is None:
+        return options.dtype == "float32"
+    return options.merge_adapters
 
 
 def sft_job(

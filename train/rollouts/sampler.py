@@ -67,7 +67,7 @@ def sample_rollouts(
     seeds: Sequence[int] | None = None,
     features: Sequence[MediaFeatures] | None = None,
     share_prompts: bool = True,
-    merge_adapters: bool = True,
+    merge_adapters: bool | None = None,
     groups_at_once: int | None = None,
     progress: Progress | None = None,
 ) -> Drawn:
@@ -80,7 +80,8 @@ def sample_rollouts(
     are left as they were. Under FSDP2 every process calls this, each with prompts of its own.
     `features` is what a tower that does not change said about each prompt's media
     (`train.modeling.vision_cache.encode_media`); the plain path runs its tower anyway.
-    With `merge_adapters`, LoRA adapters are added to copies of the weights meanwhile. At most
+    With `merge_adapters`, LoRA adapters are added to copies of the weights meanwhile; None does so
+    where the base is in float32, as a narrower format rounds small updates away. At most
     `groups_at_once` prompts' completions grow together; None is all of them, which takes the least
     time and the most memory.
     `progress` is called every 16 tokens, except by the plain path. There are no log-probs at
@@ -93,6 +94,8 @@ def sample_rollouts(
     bare = unwrapped(model)
     device = bare.get_input_embeddings().weight.device
     prompts = [{name: value.to(device) for name, value in one.items()} for one in prompts]
+    if merge_adapters is None:
+        merge_adapters = bare.get_input_embeddings().weight.dtype == torch.float32
     merged = adapters_in_weights(model) if merge_adapters else nullcontext()
     with _in_evaluation(model, bare), whole_weights(model), merged:
         reason = why_not_shared(model) or why_no_kernel(device)

@@ -274,6 +274,22 @@ def test_adapters_take_part(family: str) -> None:
     assert [row.tolist() for row in without[0]] != [row.tolist() for row in ours[0]]
 
 
+def test_adapters_on_a_narrow_base_stay_apart() -> None:
+    """Half a step of bfloat16 is more than the first updates of an adapter."""
+    wrapped = with_adapters("qwen2.5-vl").to(torch.bfloat16)
+    products: list[int] = []
+    for name, module in wrapped.named_modules():
+        if name.endswith("lora_A.default"):
+            module.register_forward_hook(lambda *_: products.append(1))
+    options: dict[str, Any] = {"group_size": 2, "end_ids": ENDS, "seeds": [1, 2, 3, 4]}
+    prompts = prompts_of("qwen2.5-vl")
+    sample_rollouts(wrapped, prompts, sampling=Sampling(2), **options)
+    assert products
+    products.clear()
+    sample_rollouts(wrapped, prompts, sampling=Sampling(2), merge_adapters=True, **options)
+    assert not products
+
+
 @families
 def test_adapters_are_merged_while_completions_grow(family: str) -> None:
     """No product with an adapter is made, the same tokens come, and no weight has changed."""
