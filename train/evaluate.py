@@ -121,7 +121,7 @@ def _read_by_models(
 
 def _begin(folder: Path, config: EvaluateConfig) -> None:
     """Make the folder, or check that the answers in it were made with the same options."""
-    from train.evaluation.answer_log import ANSWERS_FILE
+    from train.evaluation.answering.answer_log import ANSWERS_FILE
 
     saved = folder / CONFIG_FILE
     holds_answers = config.predictions is None or (folder / ANSWERS_FILE).exists()
@@ -156,7 +156,7 @@ def _answers(
         return _scored_file(config.predictions, "--predictions", config.template, config.limit)
     assert config.output_dir is not None
     if config.model is not None:
-        from train.evaluation.model_answers import answer_by_model
+        from train.evaluation.answering.model_answers import answer_by_model
 
         assert loader is not None
         found = answer_by_model(config, loader, config.output_dir)

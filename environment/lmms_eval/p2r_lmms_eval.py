@@ -29,8 +29,8 @@ from schemas.questions import MediaRef, VideoQuestion
 from schemas.traces import TEMPLATES
 from train.data.frame_loader import FrameLoader
 from train.data.model_inputs import VideoInputs
+from train.evaluation.answering.video_answerer import VideoAnswerer
 from train.evaluation.predictions import Prediction
-from train.evaluation.video_answerer import VideoAnswerer
 from train.modeling.loading import load_policy, load_processor
 from train.rollouts.token_sampling import Sampling
 

@@ -83,6 +83,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("train.algorithms",),
         ("train.trainers",),
         ("train.monitoring", "train.evaluation", "train.planning", "train.integrations"),
+        ("train.evaluation.answering",),
         ("train",),
     ),
     "sandbox": (

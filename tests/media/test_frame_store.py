@@ -92,7 +92,8 @@ async def test_a_span_in_which_no_frame_begins_is_refused(
 ) -> None:
     error = await refusal(store(), CLIP.model_copy(update={"start": span[0], "end": span[1]}))
     assert error.reason is Reason.NO_FRAMES
-    assert f"no frame begins between its start {span[0]:g} and its end {span[1]:g} s" in error.detail
+    words = f"no frame begins between its start {span[0]:g} and its end {span[1]:g} s"
+    assert words in error.detail
     assert "12 frames begin between 0.000 and 0.367 s" in error.detail
 
 

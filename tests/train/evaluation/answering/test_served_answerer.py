@@ -21,7 +21,7 @@ from helpers.tiny_vllm import TinyVllm, tiny_vllm
 from helpers.training_world import FAMILIES, write_clip
 
 from cli.config import EXIT_OK, EXIT_ROWS_FAILED, EXIT_STOPPED, UsageError
-from train.evaluation.answer_log import ANSWERS_FILE
+from train.evaluation.answering.answer_log import ANSWERS_FILE
 
 pytestmark = pytest.mark.heavy
 

@@ -21,7 +21,14 @@ from schemas.questions import VideoQuestion
 from schemas.traces import TEMPLATES
 from train.data.frame_loader import FrameLoader
 from train.data.model_inputs import VideoInputs
-from train.evaluation.answer_log import AnswerLog
+from train.evaluation.answering.answer_log import AnswerLog
+from train.evaluation.answering.replies import Replies, end_ids
+from train.evaluation.answering.served_answerer import (
+    ServedAnswerer,
+    refuse_missing_server,
+    send_and_check,
+)
+from train.evaluation.answering.video_answerer import VideoAnswerer
 from train.evaluation.eval_questions import (
     SPECIMEN,
     EvalQuestions,
@@ -33,9 +40,6 @@ from train.evaluation.eval_questions import (
 from train.evaluation.options import EvaluateConfig
 from train.evaluation.predictions import Prediction, Predictions, RunConditions
 from train.evaluation.progress import AnswerProgress
-from train.evaluation.replies import Replies, end_ids
-from train.evaluation.served_answerer import ServedAnswerer, refuse_missing_server, send_and_check
-from train.evaluation.video_answerer import VideoAnswerer
 from train.modeling.loading import load_policy, load_processor
 from train.rollouts.streaming import RolloutServerError
 from train.rollouts.token_sampling import Sampling

@@ -25,8 +25,8 @@ from helpers.training_world import FAMILIES, write_clip
 from cli.config import EXIT_OK, EXIT_ROWS_FAILED, UsageError
 from schemas.annotations.reader import read_questions
 from schemas.questions import VideoQuestion
-from train.evaluation.answer_log import ANSWERS_FILE, AnswerLog
-from train.evaluation.model_answers import remembered_interrupt
+from train.evaluation.answering.answer_log import ANSWERS_FILE, AnswerLog
+from train.evaluation.answering.model_answers import remembered_interrupt
 from train.evaluation.predictions import Prediction
 
 pytestmark = pytest.mark.heavy

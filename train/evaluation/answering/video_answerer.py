@@ -15,9 +15,9 @@ from judges.backends.local_model import is_out_of_memory, release_memory
 from media.frames import MediaError
 from schemas.questions import VideoQuestion
 from train.data.model_inputs import VideoInputs
+from train.evaluation.answering.replies import Replies, end_ids
 from train.evaluation.eval_questions import Media
 from train.evaluation.predictions import Prediction
-from train.evaluation.replies import Replies, end_ids
 from train.rollouts.sampler import sample_completions
 from train.rollouts.token_sampling import Sampling
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from cli.config import UsageError
 from media.frames import MediaError
 from schemas.questions import VideoQuestion
+from train.evaluation.answering.replies import Replies
 from train.evaluation.predictions import Prediction
-from train.evaluation.replies import Replies
 from train.modeling.packed_forward import PromptGroup, group_logprobs
 from train.rollouts.streaming import RolloutServerError
 from train.rollouts.token_sampling import Sampling
