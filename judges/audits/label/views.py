@@ -39,7 +39,7 @@ class ShownMedium:
     complaint: str = ""
     frames: tuple[ShownFrame, ...] = ()
     fragment: str = ""
-    """Behind the address of a video: the seconds that a player shows, `#t=3,8` (Media Fragments)."""
+    """Behind a video's address: the seconds that a player shows, `#t=3,8` (Media Fragments)."""
 
     @classmethod
     def of(
