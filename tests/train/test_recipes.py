@@ -15,7 +15,7 @@ from helpers.training_world import tiny_model_folder
 from train.planning.job import rl_job
 from train.planning.memory import memory
 from train.planning.model_sizes import ModelSizes, model_sizes
-from train.recipes import FOLDER, PAPERS, RECIPES, Recipe
+from train.recipes import FOLDER, PAPERS, RECIPES, ZERO_3, Recipe
 from train.rl_checks import Settings, resolve_settings
 from train.rl_options import REFUSED, RlConfig
 from train.training_options import read_training_command
@@ -78,7 +78,8 @@ def name(one: Recipe) -> str:
 
 def test_every_file_belongs_to_a_recipe() -> None:
     files = {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.yaml")}
-    assert files == {*PAPERS, *(each.file for each in RECIPES), *(each.launch for each in RECIPES)}
+    launched = {each.launch for each in RECIPES} | {ZERO_3}
+    assert files == {*PAPERS, *(each.file for each in RECIPES), *launched}
 
 
 @pytest.mark.parametrize("one", RECIPES, ids=name)

@@ -27,7 +27,7 @@ from train.integrations.trl_rewards import SegmentAdvantages, TrlRewards
 from train.trainers.grpo_trainer import VideoGRPOTrainer
 from train.trainers.trl_imports import Dataset
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.heavy, pytest.mark.slow, pytest.mark.timeout(300)]
 
 OBSERVATIONS = ("the red box: ok", "poor", "mute")
 

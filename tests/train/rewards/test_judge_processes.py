@@ -65,6 +65,7 @@ def ask(rank: int, spec: str, folder: Path) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.slow
 def test_a_judge_that_hangs_in_one_process_is_given_up_in_both(tmp_path: Path) -> None:
     """One of four observations has no reply, 25 %, in the seconds that `train.rl` counts with."""
     with running_server() as server:
@@ -84,6 +85,7 @@ def test_a_judge_that_hangs_in_one_process_is_given_up_in_both(tmp_path: Path) -
 
 
 @pytest.mark.heavy
+@pytest.mark.slow
 def test_each_of_two_processes_has_a_local_judge_of_its_own(tmp_path: Path) -> None:
     """A random model, whose replies are nonsense; each process makes its two calls itself."""
     model = save_tiny_model("llama", tmp_path / "judge")

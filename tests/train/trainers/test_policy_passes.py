@@ -66,6 +66,7 @@ def test_parts_of_groups_learn_what_groups_learn(clips: RlWorld, tmp_path: Path,
     assert max(parts.widths) < max(whole.widths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share_prompts", [True, False])
 @pytest.mark.parametrize("freeze", [True, False])
 @pytest.mark.parametrize("family", ["qwen2.5-vl", "qwen3-vl"])
