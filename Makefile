@@ -17,7 +17,7 @@ help:
 	@echo "make engines     an environment with vLLM, DeepSpeed and Ray, for tests of test-long"
 	@echo "make newest      an environment with the newest transformers, for tests of campaigns"
 	@echo "make test-fast   the tests that take seconds"
-	@echo "make test-long   kills, faults at scale, real servers, two mutations of five, short fuzzing"
+	@echo "make test-long   kills, faults at scale, real servers, three mutations of ten, short fuzzing"
 	@echo "make mutations   break the code on purpose and see the named tests fail"
 	@echo "make fuzz        20 minutes of hostile files, replies, media and model folders"
 	@echo "make campaigns   200 kills of a large build, 30 of fine-tuning, 30 of RL (an hour or two)"
@@ -73,7 +73,7 @@ test-fast: $(READY)
 test-long: $(READY) engines
 	bash tests/browser/install.sh
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "slow and not campaign"
-	$(BIN)/python tests/mutations/run.py --share 0.4
+	$(BIN)/python tests/mutations/run.py --share 0.3
 	$(BIN)/python tests/fuzz/run.py --minutes 3
 	$(BIN)/python tests/campaigns/run.py --share 0.1
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.heavy
 _SHORT = {
     "--batch": ["--batch-linger-seconds=0.5", "--batch-poll-seconds=0.3"],
     "--judge local:": ["--judge-max-tokens=8", "--retries=0"],
-    "judges.audit run": ["--judge-max-tokens=8", "--retries=0"],
+    "=0.1 local:": ["--judge-max-tokens=8", "--retries=0"],
 }
 _TRACE = (
     "<observation>Based on the question, I need to notice the object. It is red.</observation> "

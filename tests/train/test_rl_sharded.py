@@ -49,7 +49,13 @@ def options(world: Path, out: Path, *more: str, model: Path) -> list[str]:
     return [*words[3:], *more]
 
 
-@pytest.mark.parametrize("kind", ["whole model in parts", "adapter in one file"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "whole model in parts",
+        pytest.param("adapter in one file", marks=pytest.mark.campaign),
+    ],
+)
 def test_a_killed_run_goes_on_to_the_bit_and_leaves_an_ordinary_model(
     world: Path, tmp_path: Path, repository: Path, kind: str
 ) -> None:

@@ -75,7 +75,8 @@ def test_a_resumed_run_ends_in_the_same_weights_to_the_bit(tmp_path: Path, stage
     in_two_processes("resume", stage, tmp_path)
 
 
-@pytest.mark.parametrize("stage", [pytest.param(3, marks=slow), pytest.param(2, marks=campaign)])
+@campaign
+@pytest.mark.parametrize("stage", [3, 2])
 def test_in_bfloat16_what_is_summed_is_in_float32(tmp_path: Path, stage: int) -> None:
     """Log-probs, frequencies of positions, copies of weights, and sums of gradients."""
     in_two_processes("in_bfloat16", stage, tmp_path)
@@ -131,7 +132,7 @@ def test_rl_with_a_reference_leaves_an_ordinary_model(
 
 
 @pytest.mark.parametrize(
-    "asked", [pytest.param(by_file, marks=slow), pytest.param(by_option, marks=campaign)]
+    "asked", [pytest.param(by_file, marks=campaign), pytest.param(by_option, marks=campaign)]
 )
 def test_a_fine_tuned_adapter_is_merged(
     tmp_path: Path, repository: Path, asked: Callable[[Path], tuple[str, ...]]
