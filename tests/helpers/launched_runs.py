@@ -1,12 +1,13 @@
 """Runs that `accelerate launch` starts in several processes: to the end, or killed on the way."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import torch
 from helpers.sharded import free_port
 from safetensors.torch import load_file
@@ -50,15 +51,24 @@ def finish(words: list[str], repository: Path, log: Path, *, on_cpu: bool = True
 
 
 def kill_after(checkpoint: Path, words: list[str], repository: Path, log: Path) -> None:
-    """SIGKILL to the launcher and its processes once a checkpoint is whole."""
+    """SIGKILL to the launcher and its processes once a checkpoint is whole.
+
+    The launcher gives each process a group of its own: they are found as its descendants.
+    """
     process = start(words, repository, log)
     deadline = time.monotonic() + 400
     while not (checkpoint / "trainer_state.json").is_file():
         assert process.poll() is None, log.read_text("utf-8")[-4000:]
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
     process.wait()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not alive
 
 
 def same_weights(one: Path, other: Path) -> bool:
