@@ -1,5 +1,6 @@
 """`accelerate launch --use_fsdp` of `train.rl`: killed and resumed, saved whole and merged."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from train.modeling.loading import load_policy
 pytestmark = [pytest.mark.heavy, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 STEPS = 3
+MARK = 12345.0
 CONFIG = """
 compute_environment: LOCAL_MACHINE
 distributed_type: FSDP
@@ -47,6 +49,13 @@ def options(world: Path, out: Path, *more: str, model: Path) -> list[str]:
     # A random model earns nothing; entropy is what moves it.
     words += ["--entropy-coef", "1", "--learning-rate", "1e-2", "--use-cpu", "--model", str(model)]
     return [*words[3:], *more]
+
+
+def mark_first_step(metrics: Path) -> None:
+    """A run that begins anew writes this line anew, and ends with the same weights all the same."""
+    first, *more = read_metrics(metrics)
+    lines = [json.dumps(each) for each in (first | {"loss": MARK}, *more)]
+    metrics.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +89,11 @@ def test_a_killed_run_goes_on_to_the_bit_and_leaves_an_ordinary_model(
     )
     words = options(world, cut, *per_process, *more, model=base)
     kill_after(cut / "checkpoint-1", [*launched("rl", *launch), *words], repository, log)
+    mark_first_step(cut / "metrics.jsonl")
     finish([*launched("rl", *launch), *words], repository, log)
+    steps = read_metrics(cut / "metrics.jsonl")
+    assert [step["step"] for step in steps] == [1, 2, 3]
+    assert [step["loss"] == MARK for step in steps] == [True, False, False]
     saved = whole / "model" / "model.safetensors"
     assert same_weights(saved, cut / "model" / "model.safetensors")
     for folder in (cut / "model", cut / "adapter"):
