@@ -69,6 +69,13 @@ def plain_table(
     return table
 
 
+def duration(seconds: float) -> str:
+    """Such as `3 min 05 s`; `2 h 10 min` from an hour on."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
 def quieten_libraries(log_level: str = "passive") -> None:
     """Keep what transformers and torch say about themselves off the screen; errors stay.
 

@@ -9,13 +9,11 @@ import re
 from dataclasses import dataclass
 
 from judges.backends.base import ChatRequest, Reply, TextPart
-from judges.scoring.choices import chosen_letter
-from judges.scoring.numbers import read_number
+from judges.scoring.answer_score import is_readable
 from judges.scoring.text import plain_characters
 from judges.scoring.thinking import spoken
-from judges.scoring.time_intervals import read_intervals
 from judges.sufficiency import Caller, filled_prompt, prompt_file, verdict_of_failure
-from schemas.questions import ProblemType, VideoQuestion
+from schemas.questions import VideoQuestion
 from schemas.samples import UnscoredReason
 
 PROMPT = "extract-answer"
@@ -64,7 +62,7 @@ def parse_extracted(text: str, question: VideoQuestion) -> ExtractedAnswer:
     answer = plain_characters(said[start : closing.start()]).strip() if closing else ""
     if answer.strip(" .").casefold() in _NO_ANSWER:
         return ExtractedAnswer(None, UnscoredReason.NO_CONCLUSION)
-    if not _is_of_its_kind(question, answer):
+    if not is_readable(question, answer):
         return ExtractedAnswer(None, UnscoredReason.OFF_MENU)
     return ExtractedAnswer(answer)
 
@@ -93,15 +91,3 @@ async def extract_stated_answer(
         if found.answer is not None or found.reason is UnscoredReason.NO_CONCLUSION:
             break
     return found
-
-
-def _is_of_its_kind(question: VideoQuestion, answer: str) -> bool:
-    match question.problem_type:
-        case ProblemType.MULTIPLE_CHOICE:
-            return chosen_letter(answer, question.options) is not None
-        case ProblemType.NUMERICAL | ProblemType.REGRESSION:
-            return read_number(answer) is not None
-        case ProblemType.TEMPORAL_GROUNDING:
-            return bool(read_intervals(answer))
-        case _:
-            return bool(answer)

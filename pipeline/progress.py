@@ -17,7 +17,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from cli.console import output_console
+from cli.console import duration, output_console
 from judges.backends.calls import CallStats
 from schemas.questions import VideoQuestion
 from schemas.samples import CoTSample, Reason, Rejection, Step
@@ -156,7 +156,7 @@ def headline(snapshot: dict[str, Any]) -> str:
     if retries := sum(call["retries"] for call in calls):
         parts.append(f"{retries:,} calls tried again")
     if snapshot["state"] == "running" and snapshot["eta_seconds"] is not None:
-        parts.append(f"{_duration(snapshot['eta_seconds'])} left")
+        parts.append(f"{duration(snapshot['eta_seconds'])} left")
     if snapshot["note"]:
         parts.append(snapshot["note"])
     return ", ".join(parts)
@@ -205,9 +205,3 @@ def _dollars(snapshot: dict[str, Any]) -> list[str]:
         return []
     rest = " without calls of unknown price" if len(known) < len(costs) else ""
     return [f"${sum(known):,.4f}{rest}"]
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -94,6 +94,19 @@ def extract_answer(output: str, question: VideoQuestion) -> str | None:
             return extract_tolerant(output)
 
 
+def is_readable(question: VideoQuestion, answer: str) -> bool:
+    """Whether `answer` is one of the question's kind: an option, a number, an interval, a text."""
+    match question.problem_type:
+        case ProblemType.MULTIPLE_CHOICE:
+            return chosen_letter(answer, question.options) is not None
+        case ProblemType.NUMERICAL | ProblemType.REGRESSION:
+            return read_number(answer) is not None
+        case ProblemType.TEMPORAL_GROUNDING:
+            return bool(read_intervals(answer))
+        case _:
+            return bool(answer.strip())
+
+
 def validate_gold(question: VideoQuestion) -> str | None:
     """A sentence when the gold answer cannot be scored, else None."""
     gold = question.solution

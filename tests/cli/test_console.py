@@ -9,7 +9,7 @@ import pytest
 from rich.box import SIMPLE_HEAD
 
 from cli.config import UsageError, exit_with_usage_error, say
-from cli.console import output_console, plain_table
+from cli.console import duration, output_console, plain_table
 from pipeline.progress import headline
 from train.evaluate import main
 
@@ -108,3 +108,11 @@ def test_an_evaluation_of_sources_with_brackets_is_reported(
     assert "source: c\\x1b[1m" in out
     assert f"against {file}" in out
     assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 min 00 s"), (185, "3 min 05 s"), (3599.6, "1 h 00 min"), (7800, "2 h 10 min")],
+)
+def test_durations_have_two_units(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

@@ -10,8 +10,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from judges.consistency import Extraction, extract_conclusion, is_mismatch, reasoning_of
-from judges.scoring.answer_score import check_answer, extract_answer, validate_gold
-from judges.scoring.choices import chosen_letter
+from judges.scoring.answer_score import check_answer, extract_answer, is_readable, validate_gold
 from judges.scoring.numbers import read_number
 from judges.scoring.text import extract_strict
 from judges.scoring.time_intervals import interval_iou, read_intervals
@@ -174,7 +173,7 @@ def _parse(question: VideoQuestion, answer: str | None, output: str) -> ParsedAn
     checked = check_answer(question, answer)
     return ParsedAnswer(
         answer=answer,
-        is_parsed=_is_parsed(question, answer),
+        is_parsed=is_readable(question, answer),
         score=checked.score,
         is_correct=checked.passed,
         relative_accuracy=accuracy,
@@ -191,15 +190,3 @@ def _iou(question: VideoQuestion, answer: str | None, output: str) -> float | No
         segment = output.rpartition("<time>")[2].partition("</time>")[0]
         return interval_iou(question.time_clues, read_intervals(segment) or ())
     return None
-
-
-def _is_parsed(question: VideoQuestion, answer: str) -> bool:
-    match question.problem_type:
-        case ProblemType.MULTIPLE_CHOICE:
-            return chosen_letter(answer, question.options) is not None
-        case ProblemType.NUMERICAL | ProblemType.REGRESSION:
-            return read_number(answer) is not None
-        case ProblemType.TEMPORAL_GROUNDING:
-            return bool(read_intervals(answer))
-        case _:
-            return bool(answer.strip())

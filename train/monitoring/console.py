@@ -19,7 +19,7 @@ from typing import Any
 from rich.live import Live
 
 from cli.config import say
-from cli.console import output_console, plain_table
+from cli.console import duration, output_console, plain_table
 from train.trainers.trl_imports import TrainerCallback
 
 _SHOWN_STEPS = 15  # in the table of a terminal
@@ -125,12 +125,3 @@ class StepConsole(TrainerCallback):  # type: ignore[misc]
             self._live = Live(console=output_console(stderr=True), auto_refresh=False)
             self._live.start()
         self._live.update(table, refresh=True)
-
-
-def duration(seconds: float) -> str:
-    """In the two largest units: `42 s`, `3 min 05 s`, `2 h 10 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from train.monitoring.console import RL_COLUMNS, StepConsole, duration
+from train.monitoring.console import RL_COLUMNS, StepConsole
 
 METRICS = {
     "loss": 0.1,
@@ -88,11 +88,3 @@ def test_the_trainers_own_bar_goes_and_no_tqdm_means_lines(
         console.on_log(None, state(1), None, logs=METRICS)
     assert removed == bars
     assert capsys.readouterr().err.startswith("step  1/40  perception 0.620")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.4, "0 s"), (42, "42 s"), (185, "3 min 05 s"), (3599.6, "1 h 00 min"), (7800, "2 h 10 min")],
-)
-def test_durations_have_two_units(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
