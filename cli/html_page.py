@@ -22,6 +22,9 @@ Frames of videos come as JPEG bytes, and a page has room for some of them:
     medium = room.fit(shown_medium("a.mp4", jpegs, times=[0.0, 0.5], facts="4.0 s, 56x56"))
 
     {% for frame in medium.frames %}<img src="{{ frame.source }}"> {{ frame.time }}{% endfor %}
+
+A page with `plays_clips` may also play files beside it, and one with a `script` of its own runs it
+after the common one. Text of traces is shown in `trace_pieces`, coloured by segment.
 """
 
 import base64
@@ -33,6 +36,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from schemas.traces import TraceTemplate, segment_spans
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -98,6 +103,34 @@ class FacetNumbers:
         return self.numbers.setdefault(name, len(self.numbers))
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A part of a reply: a well-formed segment, or text between segments (`tag` is empty)."""
+
+    tag: str
+    text: str
+
+
+def trace_pieces(output: str, template: TraceTemplate) -> tuple[Piece, ...]:
+    """A reply cut at its well-formed segments; nothing of it is lost but white space between."""
+    pieces, done = [], 0
+    for span in segment_spans(output, template):
+        pieces += [
+            Piece("", output[done : span.start]),
+            Piece(span.tag, output[span.start : span.end]),
+        ]
+        done = span.end
+    pieces.append(Piece("", output[done:]))
+    return tuple(piece for piece in pieces if piece.text.strip())
+
+
+def spread_places(count: int, most: int) -> list[int]:
+    """At most `most` places of `count`, evenly spread, the first one included."""
+    if count <= most:
+        return list(range(count))
+    return [number * count // most for number in range(most)]
+
+
 def shown_medium(
     path: str, jpegs: Sequence[bytes], *, times: Sequence[float] | None, facts: str = ""
 ) -> ShownMedium:
@@ -111,17 +144,25 @@ def shown_medium(
 
 
 def write_page(
-    path: Path, template: Path, values: Mapping[str, object], *, title: str, style: str = ""
+    path: Path,
+    template: Path,
+    values: Mapping[str, object],
+    *,
+    title: str,
+    style: str = "",
+    script: str = "",
+    plays_clips: bool = False,
 ) -> None:
     """Write the page atomically, piece by piece: pages with many pictures are large.
 
-    `style` is a style sheet of the template's own, beside the common one.
+    `style` and `script` are the template's own, beside the common ones. `plays_clips` allows the
+    page to play video files of the place that it was opened from, and nothing else.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(_pieces(template, values, title, style))
+            file.writelines(_pieces(template, values, title, style, script, plays_clips))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -134,25 +175,38 @@ def data_uri(data: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def content_policy(styles: tuple[str, ...], scripts: tuple[str, ...]) -> str:
-    """A Content-Security-Policy under which only these inline styles and scripts have an effect."""
+def content_policy(
+    styles: tuple[str, ...], scripts: tuple[str, ...], *, plays_clips: bool = False
+) -> str:
+    """A Content-Security-Policy under which only these inline styles and scripts have an effect.
+
+    With `plays_clips`, videos come from where the page itself came from.
+    """
     allowed_styles, allowed_scripts = (
         " ".join(f"'{_hash_of(text)}'" for text in texts) or "'none'" for texts in (styles, scripts)
     )
+    clips = " media-src 'self' file:;" if plays_clips else ""
     return (
-        f"default-src 'none'; img-src data:; style-src {allowed_styles}; "
+        f"default-src 'none'; img-src data:;{clips} style-src {allowed_styles}; "
         f"script-src {allowed_scripts}; base-uri 'none'; form-action 'none'"
     )
 
 
-def _pieces(template: Path, values: Mapping[str, object], title: str, style: str) -> Iterator[str]:
+def _pieces(
+    template: Path,
+    values: Mapping[str, object],
+    title: str,
+    style: str,
+    own_script: str,
+    plays_clips: bool,
+) -> Iterator[str]:
     common = {"title": title, "style": "", "script": "", "policy": ""}
     if taken := sorted(common.keys() & values.keys()):
         raise ValueError(f"the page writer itself fills {', '.join(taken)}: use other names")
     from markupsafe import Markup
 
     styles = _STYLE.read_text(encoding="utf-8") + style
-    script = _SCRIPT.read_text(encoding="utf-8")
+    script = _SCRIPT.read_text(encoding="utf-8") + own_script
     for text in (styles, script):
         # Escaping would change them, so they must need none.
         if found := _ENDS_ITS_ELEMENT.search(text):
@@ -161,7 +215,7 @@ def _pieces(template: Path, values: Mapping[str, object], title: str, style: str
         "title": title,
         "style": Markup(styles),
         "script": Markup(script),
-        "policy": content_policy((styles,), (script,)),
+        "policy": content_policy((styles,), (script,), plays_clips=plays_clips),
     }
     return _environment(template.parent).get_template(template.name).generate({**values, **common})
 

@@ -60,7 +60,17 @@ OWNERS = (
         "a build",
         "config.json",
         "attempts",
-        ("cot.duckdb", "dataset", "README.md", "pictures", "progress.json", "videop2r", "trl"),
+        (
+            "cot.duckdb",
+            "dataset",
+            "README.md",
+            "pictures",
+            "progress.json",
+            "videop2r",
+            "trl",
+            "index.html",
+            "browse",
+        ),
         ("cot.duckdb", "dataset", "progress.json"),
         has_ledger=True,
     ),
@@ -69,7 +79,7 @@ OWNERS = (
         "a fine-tuned model",
         "options.json",
         "target",
-        (*_MODEL, "README.md", "report.*"),
+        (*_MODEL, "README.md", "report.*", "index.html"),
         ("checkpoint-*", "*.safetensors", "adapter", "report.json"),
     ),
     Owner(
@@ -77,7 +87,7 @@ OWNERS = (
         "a reinforcement learning run",
         "options.json",
         "algo",
-        (*_MODEL, "model", "metrics.jsonl", "pages", "rollouts", "README.md"),
+        (*_MODEL, "model", "metrics.jsonl", "pages", "rollouts", "README.md", "index.html"),
         ("checkpoint-*", "metrics.jsonl", "model", "adapter"),
         has_ledger=True,
     ),
@@ -95,14 +105,21 @@ OWNERS = (
         "an audit",
         "config.json",
         "max_per_video",
-        ("report.*", "pictures"),
+        ("report.*", "pictures", "index.html"),
         ("audit.duckdb",),
         has_ledger=True,
     ),
     Owner("sandbox.clips", "a rendered world", "config.json", "stills", ("*",), ("*",)),
     Owner("sandbox.learning", "lessons", "config.json", "faulty_questions", ("*",), ("done",)),
-    Owner("sandbox.demo", "a demo", MADE_BY, "", (), ("world", "cot")),
-    Owner("judges.audit report", "a report", MADE_BY, "", ("report.*", "pictures"), ("report.*",)),
+    Owner("sandbox.demo", "a demo", MADE_BY, "", ("index.html",), ("world", "cot")),
+    Owner(
+        "judges.audit report",
+        "a report",
+        MADE_BY,
+        "",
+        ("report.*", "pictures", "index.html"),
+        ("report.*",),
+    ),
     Owner("sandbox.tiny_model", "a random model", MADE_BY, "", ("*",), ("*",)),
     Owner("sandbox.warm_up", "a warmed-up model", MADE_BY, "", ("*",), ("*",)),
     Owner("sandbox.scripted_dataset", "a scripted dataset", MADE_BY, "", ("*",), ("*",)),
@@ -184,6 +201,11 @@ def full_disk_is_told(place: Path) -> Iterator[None]:
         if is_full or any(each in words for each in _FULL_DISK_WORDS):
             raise OSError(errno.ENOSPC, "no space is left on the disk", str(place)) from error
         raise
+
+
+def owner_of(folder: Path) -> Owner | None:
+    """The command that made what is in a folder; None where none of ours did."""
+    return next((owner for owner in OWNERS if _is_marked(folder, owner)), None)
 
 
 def make_folder(folder: Path, *, option: str = "--output-dir") -> None:

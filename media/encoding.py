@@ -1,5 +1,6 @@
 """From a picture to JPEG bytes: scaled to the pixel cap for caches and models, small for pages."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from math import sqrt
 from typing import TYPE_CHECKING
@@ -55,4 +56,30 @@ def thumbnail(
         picture = picture.resize(size, Image.Resampling.BICUBIC)
     buffer = BytesIO()
     picture.save(buffer, format="JPEG", quality=_THUMBNAIL_QUALITY)
+    return buffer.getvalue()
+
+
+def small_jpeg(jpeg: bytes, *, max_height: int) -> bytes:
+    """An encoded frame scaled down to at most `max_height` pixels, for a page."""
+    picture = Image.open(BytesIO(jpeg))
+    if picture.height <= max_height:
+        return jpeg
+    width = max(1, round(picture.width * max_height / picture.height))
+    buffer = BytesIO()
+    small = picture.convert("RGB").resize((width, max_height), Image.Resampling.BICUBIC)
+    small.save(buffer, format="JPEG", quality=_THUMBNAIL_QUALITY)
+    return buffer.getvalue()
+
+
+def film_strip(jpegs: Sequence[bytes], *, height: int, gap: int = 4) -> bytes:
+    """The PNG of encoded frames beside each other, all of one height, on nothing."""
+    pictures = [Image.open(BytesIO(small_jpeg(jpeg, max_height=height))) for jpeg in jpegs]
+    width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
+    strip = Image.new("RGBA", (width, max(picture.height for picture in pictures)))
+    place = 0
+    for picture in pictures:
+        strip.paste(picture.convert("RGB"), (place, 0))
+        place += picture.width + gap
+    buffer = BytesIO()
+    strip.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

@@ -5,12 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.html_page import ByteBudget, FacetNumbers, ShownMedium, shown_medium, write_page
+from cli.html_page import (
+    ByteBudget,
+    FacetNumbers,
+    Piece,
+    ShownMedium,
+    shown_medium,
+    spread_places,
+    trace_pieces,
+    write_page,
+)
 from judges.scoring.choices import chosen_letter, read_choices
 from media.encoding import thumbnail
 from media.frames import MediaError
 from schemas.questions import MediaRef, ProblemType, VideoQuestion
-from schemas.traces import TEMPLATES, TraceTemplate, segment_spans
+from schemas.traces import TEMPLATES, TraceTemplate
 from train.evaluation.metrics import added_metrics
 from train.evaluation.predictions import Prediction
 from train.evaluation.report import ScoredAnswers
@@ -35,14 +44,6 @@ class ShownChoice:
     text: str
     is_gold: bool
     is_given: bool
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of a reply: a well-formed segment, or text between segments (`tag` is empty)."""
-
-    tag: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _load(ref: MediaRef, loader: "FrameLoader") -> ShownMedium:
         medium = loader.load(ref)
     except MediaError as error:
         return ShownMedium(ref.path, complaint=str(error))
-    places = _places(len(medium), _FRAMES)
+    places = spread_places(len(medium), _FRAMES)
     jpegs = [thumbnail(medium.pixels[place], max_height=_HEIGHT) for place in places]
     if medium.kind == "image":
         return shown_medium(ref.path, jpegs, times=None)
@@ -148,14 +149,7 @@ def _load(ref: MediaRef, loader: "FrameLoader") -> ShownMedium:
 
 
 def _spread(scored: Sequence[SampleScore], most: int) -> list[SampleScore]:
-    return [scored[place] for place in _places(len(scored), most)]
-
-
-def _places(count: int, most: int) -> list[int]:
-    """At most `most` places of `count`, evenly spread, the first one included."""
-    if count <= most:
-        return list(range(count))
-    return [number * count // most for number in range(most)]
+    return [scored[place] for place in spread_places(len(scored), most)]
 
 
 def _shown(
@@ -180,7 +174,7 @@ def _shown(
         verdict=verdict,
         facets=",".join(map(str, facets)),
         choices=_choices(question, scored.tolerant.answer),
-        pieces=_pieces(scored.prediction.output, template),
+        pieces=trace_pieces(scored.prediction.output, template),
         media=media.of(scored.prediction),
         lengths=", ".join(f"{tag} {length}" for tag, length in scored.lengths.items())
         + (f" {unit}" if scored.lengths else ""),
@@ -209,18 +203,6 @@ def _choices(question: VideoQuestion, answer: str | None) -> tuple[ShownChoice, 
         ShownChoice(f"{one.letter}. {one.text}", one.canonical == gold, one.canonical == given)
         for one in read_choices(question.options)
     )
-
-
-def _pieces(output: str, template: TraceTemplate) -> tuple[Piece, ...]:
-    pieces, done = [], 0
-    for span in segment_spans(output, template):
-        pieces += [
-            Piece("", output[done : span.start]),
-            Piece(span.tag, output[span.start : span.end]),
-        ]
-        done = span.end
-    pieces.append(Piece("", output[done:]))
-    return tuple(piece for piece in pieces if piece.text.strip())
 
 
 def _extent(shown: int, total: int, has_room: bool) -> str:
