@@ -42,9 +42,9 @@ class WorldSizeOptions(ClipCountOptions, QuestionCountOptions):
 class WorldPresetOptions(Config):
     """Which world is drawn."""
 
-    preset: Literal["full", "tiny"] = "full"
+    preset: Literal["full", "tiny", "three"] = "full"
     """World: `full` has 8 s, 112 x 112 pixels and all kinds of questions; `tiny` has 4 s and 56 x
-    56 pixels, for a model of 1 M parameters."""
+    56 pixels, for a model of 1 M parameters; `three` is `tiny` with three objects in every clip."""
 
 
 class TrainingStepsOptions(Config):

@@ -61,20 +61,23 @@ class LearningConfig(
 class Folders:
     """The layout of the output folder, and which commands have finished."""
 
-    def __init__(self, config: LearningConfig) -> None:
+    def __init__(self, config: LearningConfig, preset: str = "tiny") -> None:
         self.out, self.config = config.output_dir, config
         self.cache = self.out / "frames"
         questions = config.train_questions
-        self.train = World(self.out / "train_world", questions, questions, config.seed)
+        self.train = World(self.out / "train_world", questions, questions, config.seed, preset)
         held_out = config.evaluation_questions
-        self.held_out = World(self.out / "held_out_world", held_out // 2, held_out, 1000)
+        self.held_out = World(self.out / "held_out_world", held_out // 2, held_out, 1000, preset)
         asked = 8 * config.rl_steps
-        self.rl = World(self.out / "rl_world", asked, asked, 2000)
+        self.rl = World(self.out / "rl_world", asked, asked, 2000, preset)
 
-    def claim(self) -> None:
-        """Create or resume the output folder. Raises UsageError if its run had other options."""
+    def claim(self, prog: str = "sandbox.learning") -> None:
+        """Create or resume the output folder of the command `prog`.
+
+        Raises UsageError if its run had other options.
+        """
         saved = self.out / "config.json"
-        if claim_folder(self.out, "sandbox.learning"):
+        if claim_folder(self.out, prog):
             refuse_changed_options(self.config, saved, _MAY_CHANGE_ON_RESUME)
         save_config(self.config, saved)
 

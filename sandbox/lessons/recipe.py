@@ -27,12 +27,13 @@ SCORE_TOKENS, FRAMES_PER_ROLLOUT, TOKENS_PER_FRAME = 5, 1, 8
 
 @dataclass(frozen=True)
 class World:
-    """A rendered world: its folder, how many clips and questions, its seed."""
+    """A rendered world: its folder, how many clips and questions, its seed, its preset."""
 
     root: Path
     clips: int
     questions: int
     seed: int
+    preset: str = "tiny"
 
     @property
     def questions_file(self) -> Path:
@@ -63,7 +64,7 @@ GROUNDING_REWARDS = {
 def clips(world: World) -> Options:
     """`sandbox.clips`: a world of clips without stills."""
     return [
-        *("--preset", "tiny", "--out", str(world.root), "--stills", "0"),
+        *("--preset", world.preset, "--out", str(world.root), "--stills", "0"),
         *("--clips", str(world.clips), "--num-questions", str(world.questions)),
         *("--seed", str(world.seed)),
     ]

@@ -5,7 +5,7 @@ Some things are seen for one cell only (*momentary*), the others last: a questio
 thing can be answered from one second of the clip and from no other.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 NOTICE = "sandbox: rendered from a scripted world, not real footage"
@@ -87,6 +87,8 @@ TINY = WorldConfig(
     noise=6.0,
     crf=18,
 )
+# One-object clips are easily answered by a model that has learned anything; these are not.
+THREE = replace(TINY, name="three", num_things=(3, 3))
 FULL = WorldConfig(
     name="full",
     cells=8,
@@ -115,7 +117,7 @@ FULL = WorldConfig(
     noise=4.0,
     crf=18,
 )
-PRESETS = {config.name: config for config in (FULL, TINY)}
+PRESETS = {config.name: config for config in (FULL, TINY, THREE)}
 
 
 @dataclass(frozen=True)
