@@ -170,6 +170,13 @@ class FrameOptions(FrameCacheOptions, renamed={"reader": "video_decoder"}):
     """Follow symbolic links that lead out of the media root (hub caches are made of them)."""
 
 
+class PageRoomOptions(Config):
+    """How large a page with frames may grow."""
+
+    max_page_megabytes: int = Field(default=60, ge=0)
+    """Room for frames on a page, in megabytes; further rows are listed without frames."""
+
+
 class DecodeWorkerOptions(Config):
     """Processes beside the command's own that decode."""
 

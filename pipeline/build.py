@@ -21,6 +21,7 @@ from cli.config import (
     save_config,
 )
 from cli.console import output_console
+from cli.index_page import INDEX, write_index_page
 from cli.output_folder import cannot_be_written, check_folder, claim_folder, has_begun
 from judges.backends.preflight import HeldCalls
 from judges.backends.session import unknown_prices
@@ -301,6 +302,7 @@ def _export(config: BuildConfig, paths: Paths, ledger: Ledger, console: Console)
     for sentence in export_further(ledger, paths.out, config.export):
         console.print(sentence, soft_wrap=True)
     write_card(ledger, paths.out, copy_to=Path("data_cards") if config.card_copy else None)
+    write_index_page(paths.out)
 
 
 def _print_summary(console: Console, paths: Paths, stopped: str, failed: list[str]) -> None:
@@ -317,4 +319,6 @@ def _print_summary(console: Console, paths: Paths, stopped: str, failed: list[st
     lines.append(f"dataset  {paths.out / 'dataset'}")
     lines.append(f"card     {paths.out / 'README.md'}")
     lines.append(f"ledger   {paths.ledger}")
+    lines.append(f"index    {paths.out / INDEX}")
+    lines.append(f"to look at its rows: python -m pipeline.browse {paths.out}")
     console.print("\n".join(lines), soft_wrap=True)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from cli.config_class import Config
 from cli.option_groups import (
     AnswerLeakOptions,
     BackendOptions,
@@ -61,6 +62,13 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "card_copy",
     }
 )
+
+
+class BuildFolderOptions(Config):
+    """A build that exists."""
+
+    out: Path
+    """Output folder of a build."""
 
 
 class BuildConfig(

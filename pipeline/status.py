@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cli.config import EXIT_OK, Config, UsageError, parse_command, run_command
+from cli.config import EXIT_OK, UsageError, parse_command, run_command
+from pipeline.options import BuildFolderOptions
 
 PROG = "pipeline.status"
 DESCRIPTION = "The funnel of a running, stopped or finished build, without touching its ledger."
 
 
-class StatusConfig(Config):
+class StatusConfig(BuildFolderOptions):
     """Options of `python -m pipeline.status`."""
 
-    out: Path
-    """Output folder of a build."""
     print_json: bool = False
     """Print the whole progress.json instead of a table."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cli.config import changed_options, say
+from cli.index_page import write_index_page
 from cli.output_folder import full_disk_is_told
 from media.sampling import FrameSpec
 from schemas.prompting import task_prompt
@@ -99,6 +100,7 @@ def report_end(config: RlOptions, card: ModelCard) -> None:
     """Write the run's report, and print where everything is, what the judge cost, what is next."""
     out = config.output_dir
     totals = write_rl_report(out, card)
+    write_index_page(out)
     where = [f"the model is in {out / MODEL_FOLDER}", f"the report in {out / 'report.md'}"]
     if (index := out / "pages" / "index.html").exists():
         where.append(f"pages of rollouts in {index}")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cli.config import changed_options
+from cli.index_page import write_index_page
 from cli.output_folder import full_disk_is_told
 from media.sampling import FrameSpec
 from schemas.questions import VideoQuestion
@@ -89,6 +90,7 @@ def finish(
                 f"template adherence on {adherence.num_questions} held-out questions:"
                 f" {adherence.share:.2%}"
             )
+        write_index_page(out)
         print(f"the model is in {out}, the report in {out / 'report.md'}")
     wait_for_all_processes()
 

@@ -15,6 +15,7 @@ from cli.html_page import (
     trace_pieces,
     write_page,
 )
+from cli.index_page import folder_listing
 from judges.scoring.choices import chosen_letter, read_choices
 from media.encoding import thumbnail
 from media.frames import MediaError
@@ -94,6 +95,7 @@ def write_answers_page(
             "sources": list(sources.numbers),
             "verdicts": {name: verdicts.count(name) for name in _VERDICTS if name in verdicts},
             "percent": percent,
+            "listing": folder_listing(path.parent),
         },
         title=f"Evaluation: {percent(report['overall']['tolerant']['score'])}",
         style=STYLE.read_text(encoding="utf-8"),

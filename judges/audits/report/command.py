@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
-from cli.config import EXIT_OK, UsageError, say
+from cli.config import EXIT_OK, UsageError, require_packages, say
+from cli.index_page import write_index_page
 from cli.option_groups import (
     AuditOptions,
     FrameOptions,
     MediaRootOptions,
     OutputOptions,
+    PageRoomOptions,
     ResamplingOptions,
 )
-from cli.output_folder import claim_folder
+from cli.output_folder import check_folder, claim_folder
 from media.sampling import FrameSpec
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class ReportConfig(
     ResamplingOptions,
     MediaRootOptions[Path | None],
     FrameOptions,
+    PageRoomOptions,
     defaults={
         "output_dir": None,
         "media_root": None,
@@ -59,8 +62,6 @@ class ReportConfig(
     widths: tuple[float, ...] = (0.1,)
     """Also compute how many labels give an interval of this width; 0.1 is 10 percentage points
     from end to end."""
-    max_page_megabytes: int = Field(60, ge=0)
-    """Room for frames on the page, in megabytes; further rows are listed without frames."""
 
     @field_validator("frames")
     @classmethod
@@ -88,10 +89,14 @@ def report(config: ReportConfig) -> int:
     from schemas.runs import start_run
 
     output = config.output_dir or config.audit
-    if output.resolve() != config.audit.resolve():
-        claim_folder(output, "judges.audit report")
+    is_elsewhere = output.resolve() != config.audit.resolve()
+    if is_elsewhere:
+        check_folder(output, "judges.audit report")
+    require_packages("scipy")
     run = start_run(sys.argv, config)
     with AuditStore.open(config.audit, run) as store:
+        if is_elsewhere:
+            claim_folder(output, "judges.audit report")
         labels, verdicts, strata = store.labels(), store.verdicts(), store.strata()
         rows = audit_rows(store.items(), strata, labels)
         results = collect(
@@ -118,6 +123,8 @@ def report(config: ReportConfig) -> int:
             media=_media(config, store, cards),
         )
         store.ledger.end_run(EXIT_OK)
+    is_own = output.resolve() == config.audit.resolve()
+    write_index_page(output, None if is_own else {"audit": config.audit})
     _print(sections)
     say(f"wrote {output / 'report.html'}, report.json and pictures/ ({len(pictures)})", sys.stdout)
     return EXIT_OK

@@ -18,6 +18,7 @@ from cli.config import (
     save_config,
     say,
 )
+from cli.index_page import write_index_page
 from cli.option_groups import AuditOptions, MediaRootOptions, PredictionsOptions, SeedOptions
 from cli.output_folder import check_folder, claim_folder
 
@@ -101,6 +102,7 @@ def sample(config: SampleConfig) -> int:
         }
         store.add_sample(items, strata, source)
         store.ledger.end_run(EXIT_OK)
+    write_index_page(config.audit)
     _print_sample(config, population, items, strata, media_root)
     return EXIT_OK
 
