@@ -1,9 +1,10 @@
 """`python -m sandbox.observations PREDICTIONS --media-root WORLD`: was it seen, was it concluded?
 
 The truth about a rendered world is known, so the answers of `train.evaluate` are taken apart: how
-often the observation states exactly what the clip shows, and how often the answer is right when it
-does and when it does not. Beside each accuracy stands the best-constant baseline: the score of the
-best constant guess per kind of question, on the same questions.
+often the observation states exactly what the clip shows (*seen*) or all that its question hinges on
+(*suffic.*), and how often the answer is right when all was seen and when not. Beside each accuracy
+stands the best-constant baseline: the score of the best constant guess per kind of question, on the
+same questions.
 """
 
 import json
@@ -24,6 +25,7 @@ from sandbox.lessons.observation_measures import (
 )
 from sandbox.option_groups import OUTPUT_FILE_ALIASES, OutputFileOptions
 from sandbox.world.rendered import RenderedWorld
+from train.early_checks import refuse_missing_file
 
 PROG = "sandbox.observations"
 
@@ -53,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         aliases=OUTPUT_FILE_ALIASES,
         positional=("predictions",),
     )
+    refuse_missing_file(config.predictions, "PREDICTIONS", "a predictions.parquet")
     if config.output_file is not None:
         make_room_for(config.output_file)
     judged = judge_file(config.predictions, RenderedWorld(config.media_root), config.template)
@@ -74,7 +77,8 @@ def to_json(judged: Sequence[JudgedAnswer]) -> dict[str, Any]:
 def table(judged: Sequence[JudgedAnswer]) -> list[str]:
     """The measures as lines of text, in per cent."""
     lines = [
-        f"{'':10} {'answers':>7} {'right':>6} {'blind':>6} {'format':>6} {'seen':>6} {'attrib.':>7}"
+        f"{'':10} {'answers':>7} {'right':>6} {'blind':>6} {'format':>6} {'seen':>6} {'suffic.':>7}"
+        f" {'attrib.':>7}"
         f" {'right if seen':>13} {'if not':>6}"
     ]
     for name, found in (("all", measure(judged)), *by_kind(judged).items()):
@@ -82,7 +86,8 @@ def table(judged: Sequence[JudgedAnswer]) -> list[str]:
         lines.append(
             f"{name:10} {found.answers:7} "
             + " ".join(f"{percent(share):>6}" for share in shares)
-            + f" {percent(found.attributes):>7} {percent(found.right_if_seen):>13}"
+            + f" {percent(found.sufficient):>7} {percent(found.attributes):>7}"
+            + f" {percent(found.right_if_seen):>13}"
             + f" {percent(found.right_if_not_seen):>6}"
         )
     attributes = ", ".join(

@@ -61,9 +61,7 @@ from sandbox.world.questions import (
     GroundTruth,
     Query,
     answer_value,
-    crucial_cells,
-    crucial_facts,
-    crucial_seconds,
+    ground_truth,
     is_sufficient,
     option_values,
     parse_query,
@@ -158,12 +156,10 @@ class OracleBackend:
             clip, facts = self._world.clip(path), self._world.facts(path)
         except UsageError as error:
             raise FinalError(str(error)) from None
-        value = answer_value(query, facts, self._config)
-        if value is None:
+        truth = ground_truth(query, clip, facts, self._config)
+        if truth is None:
             raise FinalError(f"{path} has no answer to {query.text!r}: render the sandbox anew")
-        cells = crucial_cells(query, clip, facts)
-        crucial = frozenset(crucial_facts(query, facts))
-        return GroundTruth(query, facts, value, crucial, crucial_seconds(cells))
+        return truth
 
     def _random_bits(self, what: str, *content: object) -> int:
         """64 random bits that depend on the seed and the call's content, nothing else."""

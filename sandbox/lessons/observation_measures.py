@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cli.config import UsageError
 from sandbox.world.blind_baseline import BaselineTally
 from sandbox.world.facts import compare_observation
-from sandbox.world.questions import parse_query
+from sandbox.world.questions import Query, ground_truth, is_sufficient, parse_query
 from sandbox.world.rendered import RenderedWorld
 from schemas.questions import VideoQuestion
 from schemas.traces import TEMPLATES, TraceError, parse_trace
@@ -27,9 +27,10 @@ _ATTRIBUTES = ("time", "colour", "shape", "place")
 class JudgedAnswer:
     """One answer, compared with the truth of the clip that was shown (in a control, another one).
 
-    `is_seen`: the observation states exactly what the clip shows. `share`: the share of attributes
-    that it gets right. `by_attribute`: (right, in the truth) of each. A malformed trace has no
-    observation.
+    `is_seen`: the observation states exactly what the clip shows. `is_sufficient`: it states all
+    that the question hinges on in the clip that it was asked about, and the right answer follows,
+    as the oracle judges. `share`: the share of attributes that it gets right. `by_attribute`:
+    (right, in the truth) of each. A malformed trace has no observation.
     """
 
     question: VideoQuestion
@@ -38,6 +39,7 @@ class JudgedAnswer:
     is_well_formed: bool
     is_right: bool
     is_seen: bool
+    is_sufficient: bool
     share: float
     by_attribute: dict[str, tuple[int, int]]
 
@@ -53,6 +55,7 @@ class Measures(NamedTuple):
     blind: float
     adherence: float
     seen: float
+    sufficient: float
     attributes: float
     right_if_seen: float | None
     right_if_not_seen: float | None
@@ -72,7 +75,7 @@ def judge_file(path: Path, world: RenderedWorld, template_name: str = "p2r") -> 
 def judge(
     prediction: "Prediction", world: RenderedWorld, template_name: str = "p2r"
 ) -> JudgedAnswer:
-    """Compare one answer with the truth of the clip that was shown."""
+    """Compare one answer with the truth: of the clip that was shown, and of that asked about."""
     from judges.scoring.answer_score import score_answer
 
     question = prediction.question
@@ -85,13 +88,30 @@ def judge(
         trace = parse_trace(prediction.output, template)
     except TraceError:
         seen = compare_observation("", world.facts(path))
-        return JudgedAnswer(question, query.kind, path, False, False, False, 0.0, seen.by_attribute)
+        return JudgedAnswer(
+            question, query.kind, path, False, False, False, False, 0.0, seen.by_attribute
+        )
     text = trace.get("observation" if template_name == "p2r" else "think")
     seen = compare_observation(text, world.facts(path))
     is_right = score_answer(question, trace.get("answer")) == 1.0
     return JudgedAnswer(
-        question, query.kind, path, True, is_right, seen.is_all_right, seen.share, seen.by_attribute
+        question,
+        query.kind,
+        path,
+        is_well_formed=True,
+        is_right=is_right,
+        is_seen=seen.is_all_right,
+        is_sufficient=_is_sufficient(world, question, query, text),
+        share=seen.share,
+        by_attribute=seen.by_attribute,
     )
+
+
+def _is_sufficient(world: RenderedWorld, question: VideoQuestion, query: Query, text: str) -> bool:
+    asked_about = question.media[0].path
+    clip, facts = world.clip(asked_about), world.facts(asked_about)
+    truth = ground_truth(query, clip, facts, world.config)
+    return truth is not None and is_sufficient(truth, text, world.config)
 
 
 def measure(judged: Sequence[JudgedAnswer]) -> Measures:
@@ -107,6 +127,7 @@ def measure(judged: Sequence[JudgedAnswer]) -> Measures:
         blind=tally.baseline().overall,
         adherence=_mean(each.is_well_formed for each in judged) or 0.0,
         seen=_mean(each.is_seen for each in judged) or 0.0,
+        sufficient=_mean(each.is_sufficient for each in judged) or 0.0,
         attributes=_mean(each.share for each in judged) or 0.0,
         right_if_seen=_mean(each.is_right for each in seen),
         right_if_not_seen=_mean(each.is_right for each in unseen),

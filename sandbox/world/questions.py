@@ -92,6 +92,18 @@ class GroundTruth(NamedTuple):
     seconds: list[list[float]]
 
 
+def ground_truth(
+    query: Query, clip: Clip, facts: tuple[Fact, ...], config: WorldConfig
+) -> GroundTruth | None:
+    """The truth about `query` in `clip`, whose statements are `facts`; None without an answer."""
+    value = answer_value(query, facts, config)
+    if value is None:
+        return None
+    crucial = frozenset(crucial_facts(query, facts))
+    seconds = crucial_seconds(crucial_cells(query, clip, facts))
+    return GroundTruth(query, facts, value, crucial, seconds)
+
+
 def is_sufficient(truth: GroundTruth, text: str, config: WorldConfig) -> bool:
     """Whether `text` states every crucial fact, and its statements give the right answer."""
     stated = read_facts(text)

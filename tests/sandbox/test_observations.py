@@ -12,7 +12,7 @@ from sandbox.lessons.observation_measures import JudgedAnswer, judge_file, measu
 from sandbox.lessons.tables import pooled_gain
 from sandbox.observations import main
 from sandbox.teacher.traces import write_trace
-from sandbox.world.questions import parse_query
+from sandbox.world.questions import ground_truth, parse_query
 from sandbox.world.rendered import RenderedWorld
 from schemas.annotations.reader import read_questions
 from schemas.questions import VideoQuestion
@@ -59,6 +59,7 @@ def test_shares_are_those_that_were_made(root: Path, tmp_path: Path) -> None:
     write_predictions(file, RunConditions(), predictions)
     found = measure(judge_file(file, RenderedWorld(root)))
     assert (found.answers, found.right, found.adherence, found.seen) == (40, 19 / 40, 0.75, 0.5)
+    assert 0.5 <= found.sufficient <= 0.75  # what is wrong in some is not what was asked
     assert found.right_if_seen == 15 / 20
     assert found.right_if_not_seen == 4 / 20
     assert found.blind == 0.25
@@ -67,6 +68,31 @@ def test_shares_are_those_that_were_made(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "measures.json"
     assert main([str(file), "--media-root", str(root), "--out", str(out)]) == 0
     assert json.loads(out.read_text())["overall"]["right"] == 19 / 40
+
+
+def test_an_observation_suffices_by_what_its_question_hinges_on(root: Path, tmp_path: Path) -> None:
+    """Without the rest it suffices and is not all that is seen; without what is asked, neither."""
+    world = RenderedWorld(root)
+    predictions, expected = [], []
+    for question in questions_of(root):
+        query = parse_query(question.problem)
+        assert query is not None
+        clip, facts = world.clip(question.media[0].path), world.facts(question.media[0].path)
+        truth = ground_truth(query, clip, facts, world.config)
+        assert truth is not None
+        rest = tuple(fact for fact in facts if fact not in truth.crucial)
+        if not rest:
+            continue
+        for told in (tuple(fact for fact in facts if fact in truth.crucial), rest):
+            text = write_trace("p2r", query, told, truth.value, world.config)
+            predictions.append(Prediction(question=question, output=text))
+            expected.append(told != rest)
+    file = tmp_path / "predictions.parquet"
+    write_predictions(file, RunConditions(), predictions)
+    judged = judge_file(file, world)
+    assert [one.is_sufficient for one in judged] == expected
+    assert True in expected
+    assert not any(one.is_seen for one in judged)
 
 
 def test_the_observation_is_held_against_the_clip_that_was_shown(
@@ -84,6 +110,7 @@ def test_the_observation_is_held_against_the_clip_that_was_shown(
     write_predictions(tmp_path / "p.parquet", RunConditions(), [answer])
     (judged,) = judge_file(tmp_path / "p.parquet", world)
     assert judged.is_right
+    assert judged.is_sufficient  # for the question that was asked, about its own clip
     assert not judged.is_seen
 
 
