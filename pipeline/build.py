@@ -27,7 +27,8 @@ from judges.backends.preflight import HeldCalls
 from judges.backends.session import unknown_prices
 from media.store import FrameStore
 from pipeline.card import write_card
-from pipeline.export import export_dataset, export_further, refuse_unwritable_outputs
+from pipeline.exports.dataset import export_dataset
+from pipeline.exports.formats import export_further, refuse_unwritable_outputs
 from pipeline.options import MAY_CHANGE_ON_RESUME, BuildConfig
 from pipeline.planning import QuestionSource, plan
 from pipeline.progress import FunnelKey, Progress
@@ -299,7 +300,7 @@ def _export(config: BuildConfig, paths: Paths, ledger: Ledger, console: Console)
     """Write dataset, further formats and card. The card marks a stopped build as unfinished."""
     console.print("writing dataset and card ...")
     export_dataset(ledger, paths.out)
-    for sentence in export_further(ledger, paths.out, config.export):
+    for sentence in export_further(ledger, paths.out, config.export, config.export_media_root):
         console.print(sentence, soft_wrap=True)
     write_card(ledger, paths.out, copy_to=Path("data_cards") if config.card_copy else None)
     write_index_page(paths.out)

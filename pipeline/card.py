@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from cli.markdown_page import front_matter, render_markdown
 from pipeline.card_statistics import CardStatistics, RunRow, collect_statistics
-from pipeline.parquet_files import replaced_folder
+from pipeline.exports.parquet_files import replaced_folder
 from schemas.dataset_rows import COLUMNS
 from schemas.ledger.ledger import Ledger, SpendRow
 from schemas.serialization import write_text

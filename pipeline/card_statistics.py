@@ -9,8 +9,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.exports.parquet_files import count_words, dataset_id, distinct
 from pipeline.options import MAY_CHANGE_ON_RESUME
-from pipeline.parquet_files import count_words, dataset_id, distinct
 from schemas.answer_options import duplicate_options
 from schemas.ledger.ledger import FunnelRow, Ledger, SpendRow
 from schemas.samples import CALL_ERRORS, MEDIA_ERRORS, Reason, Step

@@ -31,6 +31,16 @@ from cli.option_groups import (
 from pipeline.reader_steps import BlindAction
 from pipeline.steps import SufficiencyFilter
 
+ExportFormat = Literal[
+    "videop2r",
+    "trl",
+    "questions",
+    "llamafactory",
+    "ms-swift",
+    "verl",
+    "hf-video",
+    "hf-video-embedded",
+]
 # A resumed build may change its length, speed, budget and output formats, but nothing that decides
 # what a row becomes.
 MAY_CHANGE_ON_RESUME = frozenset(
@@ -59,6 +69,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "dry_run",
         "retry_failed",
         "export",
+        "export_media_root",
         "card_copy",
     }
 )
@@ -132,8 +143,11 @@ class BuildConfig(
     """Only read the question file and check every path: how many rows are unusable, and why."""
     check_decode: bool = False
     """With --check, decode every file too (slow; fills the frame cache)."""
-    export: tuple[Literal["videop2r", "trl", "questions"], ...] = ()
+    export: tuple[ExportFormat, ...] = ()
     """Further formats to write beside the Parquet dataset; formats of earlier runs are updated."""
+    export_media_root: Path | None = None
+    """Folder of the media on the machine that trains, if it is not --media-root: for ms-swift, verl
+    and hf-video, whose paths are absolute."""
     card_copy: bool = False
     """Copy the data card to data_cards/ in the working folder."""
 
@@ -145,6 +159,11 @@ class BuildConfig(
             raise ValueError("--json needs --check: it prints what the check found")
         if self.check and self.dry_run:
             raise ValueError("--check and --dry-run were both given; use one at a time")
+        if self.export_media_root is not None and not self.export_media_root.is_absolute():
+            raise ValueError(
+                f"--export-media-root {self.export_media_root} is relative, and exports hold it as "
+                "it is on another machine; give an absolute path"
+            )
         needed = [] if self.check else ["generator"]
         if not self.check and self.sufficiency != "answer":
             needed.append("judge")

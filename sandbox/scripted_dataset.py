@@ -45,7 +45,7 @@ class ScriptedConfig(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Ask the teacher every question and write the traces."""
-    from pipeline.parquet_files import DATASET_SCHEMA, write_parquet
+    from pipeline.exports.parquet_files import DATASET_SCHEMA, write_parquet
 
     config = parse_command(
         ScriptedConfig,

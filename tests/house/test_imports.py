@@ -75,6 +75,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("judges.audits.run",),
         ("judges.audits.report",),
     ),
+    "pipeline": (("pipeline.exports",), ("pipeline",), ("pipeline.browsing",)),
     "train": (
         ("train.modeling", "train.recipes"),
         ("train.data", "train.rollouts"),
@@ -100,6 +101,7 @@ DOORS = {
     "judges.audits.gate",
     "judges.backends.claude",
     "judges.backends.openai_compatible",
+    "pipeline.browse",
 }
 
 

@@ -14,7 +14,7 @@ from helpers.built_ledger import add_attempt, built_ledger, empty_ledger, fill, 
 from helpers.exports import ACCEPTED, bytes_of, load, rich_questions, rows_of
 
 from pipeline.export import export_dataset, export_trl, export_videop2r
-from pipeline.parquet_files import DATASET_SCHEMA, count_words, write_parquet
+from pipeline.exports.parquet_files import DATASET_SCHEMA, count_words, write_parquet
 from schemas.dataset_rows import question_of_row
 from schemas.traces import TraceError
 

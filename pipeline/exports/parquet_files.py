@@ -1,7 +1,8 @@
 """Parquet files: their schemas, and folders written atomically and reproducibly."""
 
+import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -37,27 +38,60 @@ DATASET_SCHEMA = pa.schema(
     [pa.field(name, _COLUMN_TYPES.get(name, pa.string())) for name in COLUMNS]
 )
 
+_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+# As `datasets` stores its feature `Video`, which it recognises by the metadata.
+VIDEO_SCHEMA = pa.schema(
+    [
+        pa.field("video", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        *DATASET_SCHEMA,
+    ],
+    metadata={"huggingface": json.dumps({"info": {"features": {"video": {"_type": "Video"}}}})},
+)
+
 
 def messages_schema(media_columns: Sequence[str]) -> pa.Schema:
     """Chat messages with plain texts, one list of paths per media column, and the question's id."""
-    message = pa.struct([("role", pa.string()), ("content", pa.string())])
     return pa.schema(
         [
-            pa.field("messages", pa.list_(message)),
+            pa.field("messages", pa.list_(_MESSAGE)),
             *(pa.field(name, _TEXTS) for name in media_columns),
             pa.field("question_id", pa.string()),
         ]
     )
 
 
+def verl_schema(media_kinds: Sequence[str], *, has_clips: bool) -> pa.Schema:
+    """verl's prompts; videos with their frame settings, and where some are clips, with spans."""
+    number = pa.float64()
+    span = [("video_start", number), ("video_end", number)] if has_clips else []
+    frames = [("fps", number), ("min_frames", pa.int64()), ("max_frames", pa.int64())]
+    media = {
+        "video": pa.struct([("video", pa.string()), *frames, *span]),
+        "image": pa.struct([("image", pa.string())]),
+    }
+    gold = pa.struct([("style", pa.string()), ("ground_truth", pa.string())])
+    origin = [("index", pa.int64()), ("question_id", pa.string()), ("question", pa.string())]
+    return pa.schema(
+        [
+            pa.field("data_source", pa.string()),
+            pa.field("prompt", pa.list_(_MESSAGE)),
+            *(pa.field(f"{kind}s", pa.list_(media[kind])) for kind in media_kinds),
+            pa.field("ability", pa.string()),
+            pa.field("reward_model", gold),
+            pa.field("extra_info", pa.struct(origin)),
+        ]
+    )
+
+
 @contextmanager
-def replaced_folder(folder: Path, ours: str) -> Iterator[Path]:
+def replaced_folder(folder: Path, ours: str | Sequence[str]) -> Iterator[Path]:
     """A new folder to write in; it replaces `folder` when the block ends without an error.
 
-    `ours` is the pattern of names that are replaced: whatever else lies in `folder` stays there.
+    `ours` are patterns of names that are replaced: whatever else lies in `folder` stays there.
     Where `folder` is a link, the folder that it leads to is replaced. Leftovers of an interrupted
     attempt are tidied up first.
     """
+    patterns = (ours,) if isinstance(ours, str) else tuple(ours)
     folder = folder.resolve()
     fresh = folder.with_name(f".{folder.name}.new")
     former = folder.with_name(f".{folder.name}.old")
@@ -65,7 +99,7 @@ def replaced_folder(folder: Path, ours: str) -> Iterator[Path]:
         shutil.rmtree(fresh)
     if former.exists():
         if folder.exists():
-            _keep_others(former, folder, ours)
+            _keep_others(former, folder, patterns)
         else:  # interrupted between the two renames
             former.rename(folder)
     fresh.mkdir(parents=True)
@@ -78,13 +112,14 @@ def replaced_folder(folder: Path, ours: str) -> Iterator[Path]:
         folder.rename(former)
     fresh.rename(folder)
     if former.exists():
-        _keep_others(former, folder, ours)
+        _keep_others(former, folder, patterns)
 
 
-def _keep_others(former: Path, folder: Path, ours: str) -> None:
+def _keep_others(former: Path, folder: Path, ours: Sequence[str]) -> None:
     """Move what is not `ours` from `former` into `folder`, and remove the rest."""
     for path in sorted(former.iterdir()):
-        if not path.match(ours) and not (folder / path.name).exists():
+        is_ours = any(path.match(pattern) for pattern in ours)
+        if not is_ours and not (folder / path.name).exists():
             path.rename(folder / path.name)
     shutil.rmtree(former)
 
@@ -97,11 +132,13 @@ def write_parquet(
     notes: Mapping[str, str] | None = None,
     rows_per_file: int = ROWS_PER_FILE,
     rows_per_group: int = ROWS_PER_GROUP,
+    identity: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> int:
     """Write `rows` into the existing `folder` as `train-00000-of-00002.parquet` and so on.
 
     Memory holds one row group. Without rows there is one file with the schema alone. Each file's
-    footer holds the `notes` and the content id of its rows. Returns the number of rows.
+    footer holds the `notes` and the content id of its rows, of each of which `identity` says what
+    counts. Returns the number of rows.
     """
     iterator = iter(rows)
     num_rows = 0
@@ -118,7 +155,7 @@ def write_parquet(
                     break
                 table = pa.Table.from_pylist(group, schema=schema)
                 writer.write_table(table, row_group_size=rows_per_group)
-                row_digests += [digest(canonical_json(row).encode()) for row in group]
+                row_digests += [digest(canonical_json(identity(row)).encode()) for row in group]
             rows_id = content_id("rows", row_digests)
             writer.add_key_value_metadata({_ROWS_ID: rows_id, **(notes or {})})
         num_rows += len(row_digests)
