@@ -35,6 +35,7 @@ COMMANDS: dict[str, str] = {
     "pipeline.build_cot": "--questions {world}/questions.json --media-root {world} --frame-cache"
     " {cache} --generator oracle:1 --judge oracle:1 --output-dir {out}",
     "pipeline.status": "{build}",
+    "pipeline.browse": "{build} --media-root {world} --frame-cache {cache}",
     "judges.audit sample": "{out} --build {build} --size 6",
     "judges.audit run": "{audit} --judge oracle:0 --media-root {world}",
     "judges.audit label": "{audit} --export-file {out}.jsonl --annotator me",

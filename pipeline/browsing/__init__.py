@@ -1,0 +1,1 @@
+"""A build as pages to look at: its rows from the ledger, their frames, the pages."""
