@@ -42,6 +42,7 @@ from cli.output_folder import make_folder
 from schemas.questions import VideoQuestion
 from schemas.samples import Sufficiency
 from schemas.traces import TEMPLATES
+from schemas.trainer_rows import question_column as question_column
 from train.modeling.loading import load_processor
 from train.rewards.group_rewarder import GroupRewarder, JudgePatience
 from train.rewards.judge_client import JudgeClient
@@ -231,11 +232,6 @@ def _rewarder_of(path: str) -> CompletionRewarder:
     rewarder = CompletionRewarder(read_reward_options(path))
     atexit.register(rewarder.close)
     return rewarder
-
-
-def question_column(question: VideoQuestion) -> str:
-    """A question as the text of a dataset's column `question`."""
-    return question.model_dump_json(exclude_defaults=True)
 
 
 def question_of(value: object) -> VideoQuestion:

@@ -15,7 +15,7 @@ from typing import Any
 from cli.config import UsageError
 from schemas.prompting import task_prompt
 from schemas.questions import VideoQuestion
-from train.integrations.completion_rewards import question_column
+from schemas.trainer_rows import media_paths, question_column, with_places
 
 
 def trl_row(question: VideoQuestion, template: str, images: Sequence[Any] = ()) -> dict[str, Any]:
@@ -36,8 +36,8 @@ def verl_row(
     """
     row = {
         "data_source": question.data_source or "p2r",
-        "prompt": [{"role": "user", "content": _with_placeholders(question, template)}],
-        **_paths(question, media_root),
+        "prompt": [{"role": "user", "content": _with_places(question, template)}],
+        **media_paths(question, media_root),
         "reward_model": {"style": "rule", "ground_truth": question.solution},
         "extra_info": {"index": question.row, "question": question_column(question)},
     }
@@ -47,28 +47,15 @@ def verl_row(
 def swift_row(question: VideoQuestion, template: str, media_root: Path) -> dict[str, Any]:
     """A row for ms-swift's GRPO. Raises UsageError for a text with a media placeholder."""
     return {
-        "messages": [{"role": "user", "content": _with_placeholders(question, template)}],
-        **_paths(question, media_root),
+        "messages": [{"role": "user", "content": _with_places(question, template)}],
+        **media_paths(question, media_root),
         "question": question_column(question),
         "solution": question.solution,
     }
 
 
-def _with_placeholders(question: VideoQuestion, template: str) -> str:
-    """Media first, as `train.data.model_inputs` puts them: `<video>` or `<image>` for each."""
-    text = task_prompt(question, template).text
-    for placeholder in ("<video>", "<image>", "<audio>"):
-        if placeholder in text:
-            raise UsageError(
-                f"question {question.question_id} (row {question.row}) contains {placeholder!r},"
-                " which verl and ms-swift read as a place for a file; leave it out"
-            )
-    return "".join(f"<{ref.kind}>" for ref in question.media) + text
-
-
-def _paths(question: VideoQuestion, media_root: Path) -> dict[str, list[str]]:
-    """`videos` and `images`, absolute, as far as there are some."""
-    paths: dict[str, list[str]] = {}
-    for ref in question.media:
-        paths.setdefault(f"{ref.kind}s", []).append(str((media_root / ref.path).resolve()))
-    return paths
+def _with_places(question: VideoQuestion, template: str) -> str:
+    try:
+        return with_places(question, task_prompt(question, template).text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
