@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from cli.config_class import Config, no_such_choice, with_present_names
+from cli.config_class import GROUPS, Config, no_such_choice, with_present_names
 from cli.config_file import read_options
 from cli.exit_status import (
     EXIT_OK,
@@ -29,6 +29,7 @@ from cli.exit_status import (
     UsageError,
     exit_with_usage_error,
     nothing_to_resume,
+    require_packages,
     run_command,
     say,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "print_config",
     "read_config",
     "refuse_changed_options",
+    "require_packages",
     "run_command",
     "save_config",
     "saved_options",
@@ -150,6 +152,9 @@ def config_parser(
         former_names=config_class.former_names,
         removed=config_class.removed_options,
         choices=config_class.option_choices,
+        groups=config_class.option_groups,
+        group_titles=GROUPS,
+        example=f"python -m {prog} {config_class.example}" if config_class.example else "",
     )
 
 

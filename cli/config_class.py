@@ -14,11 +14,15 @@ A group (`cli.option_groups`) declares options; a command inherits them. Class k
               to meanings, which `--help` shows); called when they are needed, so that what a plugin
               registers counts
     notes     {option: sentence}: a sentence to add to the option's help
+    group     where `--help` shows the options that this class declares: a key of `GROUPS`
+    groups    {option: group}: where it shows single options, inherited ones too
+    example   words of a command line, which `--help` ends with
 
 All are inherited, and merged where groups meet; the class itself has the last word.
 """
 
 import difflib
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
@@ -29,6 +33,19 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from schemas.serialization import redact
+
+GROUPS = {
+    "data": "data",
+    "media": "media: videos, images, their frames",
+    "model": "model",
+    "training": "training and rewards",
+    "judge": "judge, teacher and other language models",
+    "money": "money",
+    "speed": "speed, memory and limits",
+    "output": "output",
+    "other": "this command",
+}
+"""Groups of options in the order of `--help`, with their titles."""
 
 Choices = Callable[[], Iterable[str]]
 V = TypeVar("V")
@@ -54,6 +71,10 @@ class Config(BaseModel):
     """Option that is gone -> the one value that it could have."""
     option_choices: ClassVar[Mapping[str, Choices]] = {}
     """Option -> the values that it takes."""
+    option_groups: ClassVar[Mapping[str, str]] = {}
+    """Option -> its group in `--help`."""
+    example: ClassVar[str] = ""
+    """Words of a command line."""
 
     def __init_subclass__(
         cls,
@@ -63,6 +84,9 @@ class Config(BaseModel):
         removed: Mapping[str, Any] | None = None,
         choices: Mapping[str, Choices] | None = None,
         notes: Mapping[str, str] | None = None,
+        group: str = "",
+        groups: Mapping[str, str] | None = None,
+        example: str | None = None,
         **keywords: Any,
     ) -> None:
         super().__init_subclass__(**keywords)
@@ -76,13 +100,21 @@ class Config(BaseModel):
         removed: Mapping[str, Any] | None = None,
         choices: Mapping[str, Choices] | None = None,
         notes: Mapping[str, str] | None = None,
+        group: str = "",
+        groups: Mapping[str, str] | None = None,
+        example: str | None = None,
         **keywords: Any,
     ) -> None:
         super().__pydantic_init_subclass__(**keywords)
         cls.former_names = _merged(cls, "former_names", renamed)
         cls.removed_options = _merged(cls, "removed_options", removed)
         cls.option_choices = _merged(cls, "option_choices", choices)
-        _check_names(cls, {**(defaults or {}), **(choices or {}), **(notes or {})})
+        own = dict.fromkeys(inspect.get_annotations(cls), group) if group else {}
+        cls.option_groups = _merged(cls, "option_groups", {**own, **(groups or {})})
+        cls.example = cls.example if example is None else example
+        _check_names(
+            cls, {**(defaults or {}), **(choices or {}), **(notes or {}), **(groups or {})}
+        )
         cls.__pydantic_fields__ = _group_by_group(cls, defaults or {}, notes or {})
         cls.model_rebuild(force=True)
 

@@ -7,6 +7,7 @@ import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from typing import IO, NoReturn
 
 from cli import interrupts_are_handled, streams_are_open
@@ -136,6 +137,13 @@ def missing_extra(error: ModuleNotFoundError, prog: str = "") -> str | None:
     if extra in _EXTRAS_IN_TRAIN and prog.startswith(_TRAINING_COMMANDS):
         extra = "train"
     return f'needs the package {package}, which is not installed: pip install "p2r[{extra}]"'
+
+
+def require_packages(*names: str) -> None:
+    """Raise ModuleNotFoundError for the first that is not installed; none of them is imported."""
+    for name in names:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ VideoDecoder = Literal["decord", "pyav", "decord-then-pyav"]
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
-class PluginOptions(Config):
+class PluginOptions(Config, group="other"):
     """What is imported before all other options are checked."""
 
     plugin: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class PluginOptions(Config):
         return (plugin,) if isinstance(plugin, str) else plugin
 
 
-class OutputOptions(Config, Generic[P]):
+class OutputOptions(Config, Generic[P], group="output"):
     """Where a command writes."""
 
     output_dir: P
@@ -55,7 +55,7 @@ class OutputOptions(Config, Generic[P]):
     what it wrote before."""
 
 
-class DryRunOptions(Config):
+class DryRunOptions(Config, group="money"):
     """A command that only says what it would take."""
 
     dry_run: bool = False
@@ -66,35 +66,35 @@ with warnings.catch_warnings():
     # pydantic's own `json` method, long deprecated
     warnings.filterwarnings("ignore", message='Field name "json"')
 
-    class JsonOptions(Config):
+    class JsonOptions(Config, group="output"):
         """For programs that read what a command prints."""
 
         json: bool = False  # type: ignore[assignment]
         """Print JSON."""
 
 
-class SeedOptions(Config):
+class SeedOptions(Config, group="other"):
     """What everything random follows from."""
 
     seed: int = Field(default=0, ge=0)
     """Seed of everything random: the same seed and input give the same result."""
 
 
-class LimitOptions(Config):
+class LimitOptions(Config, group="data"):
     """How much of the input."""
 
     limit: int | None = Field(default=None, ge=1)
     """Use only the first N rows."""
 
 
-class RetryFailedOptions(Config):
+class RetryFailedOptions(Config, group="data"):
     """What happens to rows that failed in an earlier run."""
 
     retry_failed: bool = False
     """Give rows another chance that ended in call or media errors in an earlier run."""
 
 
-class MediaRootOptions(Config, Generic[P]):
+class MediaRootOptions(Config, Generic[P], group="media"):
     """Where videos and images lie."""
 
     media_root: P
@@ -102,7 +102,11 @@ class MediaRootOptions(Config, Generic[P]):
 
 
 class QuestionFileOptions(
-    MediaRootOptions[P], LimitOptions, Generic[P], choices={"format": format_choices}
+    MediaRootOptions[P],
+    LimitOptions,
+    Generic[P],
+    choices={"format": format_choices},
+    group="data",
 ):
     """A file of questions in one of the published layouts, and its media."""
 
@@ -133,7 +137,7 @@ class QuestionFileOptions(
         return columns
 
 
-class PredictionsOptions(Config, Generic[P]):
+class PredictionsOptions(Config, Generic[P], group="data"):
     """Answers of a model that exist already."""
 
     predictions: P
@@ -141,21 +145,21 @@ class PredictionsOptions(Config, Generic[P]):
     predictions.parquet of train.evaluate."""
 
 
-class FrameCacheOptions(Config):
+class FrameCacheOptions(Config, group="speed"):
     """Decoded frames on disk."""
 
     frame_cache: Path | None = None
     """Folder for decoded frames, shared by all commands; default ~/.cache/p2r/frames."""
 
 
-class FrameCacheSizeOptions(Config):
+class FrameCacheSizeOptions(Config, group="speed"):
     """How large the cache of decoded frames may grow."""
 
     frame_cache_gb: float = Field(default=20, gt=0)
     """Size at which the frame cache drops what was not used for longest, in GB."""
 
 
-class FrameOptions(FrameCacheOptions, renamed={"reader": "video_decoder"}):
+class FrameOptions(FrameCacheOptions, renamed={"reader": "video_decoder"}, group="media"):
     """Which frames of a video are used, and how they are decoded."""
 
     frames: str = "uniform:16"
@@ -177,14 +181,18 @@ class PageRoomOptions(Config):
     """Room for frames on a page, in megabytes; further rows are listed without frames."""
 
 
-class DecodeWorkerOptions(Config):
+class DecodeWorkerOptions(Config, group="speed"):
     """Processes beside the command's own that decode."""
 
     decode_workers: int = Field(default=2, ge=1)
     """Processes that decode."""
 
 
-class BackendOptions(Config):
+class BackendOptions(
+    Config,
+    group="speed",
+    groups={"max_cost_usd": "money", "prices": "money", "api_key_env": "judge"},
+):
     """How language models are called: pace, patience, money, keys, and the device of local ones."""
 
     concurrency: int = Field(default=16, ge=1)
@@ -228,7 +236,7 @@ class BackendOptions(Config):
         return None if device == "auto" else device
 
 
-class JudgeOptions(Config, Generic[T]):
+class JudgeOptions(Config, Generic[T], group="judge"):
     """Who judges observations."""
 
     judge: T
@@ -236,7 +244,7 @@ class JudgeOptions(Config, Generic[T]):
     local:PATH_OR_HUB_ID, or oracle:SEED (sandbox only)."""
 
 
-class JudgeReplyOptions(Config, renamed={"judge_retries": "retries"}):
+class JudgeReplyOptions(Config, renamed={"judge_retries": "retries"}, group="judge"):
     """How a judge replies, and how often it is asked again."""
 
     judge_max_tokens: int = Field(default=512, ge=1)
@@ -248,7 +256,7 @@ class JudgeReplyOptions(Config, renamed={"judge_retries": "retries"}):
     missing (`unscored`)."""
 
 
-class AnswerLeakOptions(Config):
+class AnswerLeakOptions(Config, group="judge"):
     """Observations that claim the answer."""
 
     allow_leaks: bool = False
@@ -256,14 +264,14 @@ class AnswerLeakOptions(Config):
     being judged."""
 
 
-class ReaderSamplesOptions(Config):
+class ReaderSamplesOptions(Config, group="judge"):
     """How often a text-only reader answers."""
 
     blind_samples: int = Field(default=4, ge=4)
     """How often a text-only reader answers each question, with its options in other orders."""
 
 
-class BlindMarkOptions(Config):
+class BlindMarkOptions(Config, group="judge"):
     """When a question counts as answered without its video."""
 
     blind_correct: int | None = Field(default=None, ge=1)
@@ -280,7 +288,7 @@ def refuse_unreachable(correct: int | None, samples: int) -> None:
         )
 
 
-class SufficiencyMarginOptions(Config):
+class SufficiencyMarginOptions(Config, group="judge"):
     """When answers from an observation show that it suffices."""
 
     sufficiency_margin: float = Field(default=0.5, gt=0, le=1)
@@ -288,7 +296,7 @@ class SufficiencyMarginOptions(Config):
     it."""
 
 
-class GeneratorOptions(Config, Generic[T]):
+class GeneratorOptions(Config, Generic[T], group="judge"):
     """Who writes traces."""
 
     generator: T
@@ -296,42 +304,44 @@ class GeneratorOptions(Config, Generic[T]):
     only)."""
 
 
-class TemplateOptions(Config, choices={"template": lambda: TEMPLATES}):
+class TemplateOptions(Config, choices={"template": lambda: TEMPLATES}, group="model"):
     """The form of a trace."""
 
     template: str = "p2r"
     """Trace template that the model is asked for."""
 
 
-class NewTokensOptions(Config):
+class NewTokensOptions(Config, group="model"):
     """How long a reply may be."""
 
     max_new_tokens: int = Field(default=1024, ge=1)
     """Longest reply, in tokens; a longer one is cut off and counted."""
 
 
-class TemperatureOptions(Config, Generic[T]):
+class TemperatureOptions(Config, Generic[T], group="model"):
     """How random replies are."""
 
     temperature: T = Field(ge=0)
     """Sampling temperature, for models that take one; 0 is greedy."""
 
 
-class ModelOptions(Config, Generic[T]):
+class ModelOptions(Config, Generic[T], group="model"):
     """The model that is trained or run."""
 
     model: T
     """Model: a folder or a hub id of a supported family."""
 
 
-class DtypeOptions(Config, renamed={"model_dtype": "dtype"}, choices={"dtype": lambda: DTYPES}):
+class DtypeOptions(
+    Config, renamed={"model_dtype": "dtype"}, choices={"dtype": lambda: DTYPES}, group="model"
+):
     """How weights are kept."""
 
     dtype: str = "auto"
     """Number format of the weights; auto is the checkpoint's."""
 
 
-class RopePositionOptions(Config):
+class RopePositionOptions(Config, group="model"):
     """Where a video's cells stand in time."""
 
     rope_positions: Literal["released", "apart"] = "released"
@@ -340,14 +350,14 @@ class RopePositionOptions(Config):
     after the cell before it. Give the same in training, evaluation and serving."""
 
 
-class AttentionOptions(Config):
+class AttentionOptions(Config, group="model"):
     """How attention is computed."""
 
     attention: str = "sdpa"
     """Attention implementation, as transformers names it."""
 
 
-class RolloutServerOptions(Config):
+class RolloutServerOptions(Config, group="model"):
     """Who samples completions."""
 
     rollouts: Literal["inprocess", "vllm"] = "inprocess"
@@ -362,7 +372,7 @@ class RolloutServerOptions(Config):
     default the address of the network that the server is in."""
 
 
-class NeedsVideoOptions(Config):
+class NeedsVideoOptions(Config, group="data"):
     """Questions that need their video."""
 
     needs_video: Literal["all", "only"] = "all"
@@ -370,7 +380,7 @@ class NeedsVideoOptions(Config):
     them without the video (pipeline.build_cot --blind-filter)."""
 
 
-class TrainedWeightsOptions(Config, choices={"save_dtype": lambda: DTYPES}):
+class TrainedWeightsOptions(Config, choices={"save_dtype": lambda: DTYPES}, group="training"):
     """Which weights learn, and how they are saved."""
 
     freeze_vision: bool = False
@@ -388,28 +398,28 @@ class TrainedWeightsOptions(Config, choices={"save_dtype": lambda: DTYPES}):
     began with. Checkpoints keep the format of training."""
 
 
-class LearningRateOptions(Config):
+class LearningRateOptions(Config, group="training"):
     """How large optimizer steps are."""
 
     learning_rate: float = Field(default=1e-6, ge=0)
     """Peak learning rate of AdamW."""
 
 
-class BatchSizeOptions(Config, Generic[T]):
+class BatchSizeOptions(Config, Generic[T], group="speed"):
     """How many rows at once."""
 
     batch_size: T = Field(ge=1)
     """Rows of one batch."""
 
 
-class AuditOptions(Config):
+class AuditOptions(Config, group="data"):
     """The folder of an audit."""
 
     audit: Path
     """Folder of the audit, as `judges.audit sample` wrote it: audit.duckdb and config.json."""
 
 
-class ResamplingOptions(SeedOptions):
+class ResamplingOptions(SeedOptions, group="output"):
     """Intervals by resampling videos."""
 
     resamples: int = Field(default=2000, ge=200)

@@ -44,6 +44,7 @@ class OptionParser(argparse.ArgumentParser):
     former_flags: frozenset[str] = frozenset()
     optional_fields: frozenset[str] = frozenset()
     list_positionals: frozenset[str] = frozenset()
+    example: str = ""
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing usage."""
@@ -62,6 +63,10 @@ class OptionParser(argparse.ArgumentParser):
             name: None if name in self.optional_fields and value == "none" else value
             for name, value in options.items()
         }
+
+    def format_help(self) -> str:
+        """The usage, the options by their groups, and a command line as an example."""
+        return super().format_help() + (f"\nexample:\n  {self.example}\n" if self.example else "")
 
     def long_flags(self) -> list[str]:
         """All flags with two dashes, without the former names of options."""
@@ -170,12 +175,16 @@ def option_parser(
     former_names: Mapping[str, str],
     choices: Mapping[str, Callable[[], Iterable[str]]],
     removed: Mapping[str, Any] | None = None,
+    groups: Mapping[str, str],
+    group_titles: Mapping[str, str],
+    example: str,
 ) -> OptionParser:
     """The parser for the fields of `config_class`, with `--config` and `--help`.
 
     `aliases` gives fields further flags, `former_names` flags that `--help` does not show: each is
     read as an option of its own, and so is one that was `removed`. `choices` are functions that
     return the values a field takes; a mapping from values to what they mean is shown in `--help`.
+    `groups` says under which of the titles an option stands, `example` is what help ends with.
     """
     parser = OptionParser(
         prog=prog,
@@ -186,13 +195,14 @@ def option_parser(
         formatter_class=_HelpFormatter,
     )
     required = parser.add_argument_group("required (as flags or in the config file)")
-    optional = parser.add_argument_group("options")
+    titled = {name: parser.add_argument_group(title) for name, title in group_titles.items()}
+    optional = titled["other"]
     may_be_none, list_positionals = set(), set()
     for name, field in config_class.model_fields.items():
         annotation, is_optional = _without_none(field.annotation)
         if is_optional:
             may_be_none.add(name)
-        group = required if field.is_required() else optional
+        group = required if field.is_required() else titled[groups.get(name, "other")]
         keywords = _argument_keywords(name, field, annotation, choices.get(name))
         if name in positional:
             is_list = keywords.pop("action", None) == "extend"
@@ -203,6 +213,7 @@ def option_parser(
             group.add_argument(name, **keywords)
         else:
             group.add_argument(option_name(name), *aliases.get(name, ()), dest=name, **keywords)
+    parser.example = example
     parser.optional_fields = frozenset(may_be_none)
     parser.list_positionals = frozenset(list_positionals)
     parser.former_flags = _add_former_flags(parser, config_class, former_names)

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
 
-from cli.config import EXIT_OK, UsageError, parse_command, print_config, run_command
+from cli.config import (
+    EXIT_OK,
+    UsageError,
+    parse_command,
+    print_config,
+    require_packages,
+    run_command,
+)
 from cli.console import quieten_libraries
 from cli.option_groups import (
     FrameCacheOptions,
@@ -28,6 +35,7 @@ from sandbox.lessons.observation_measures import percent
 from sandbox.option_groups import OUTPUT_FILE_ALIASES, OutputFileOptions, QuestionCountOptions
 from sandbox.world.questions import crucial_cells, parse_query
 from sandbox.world.rendered import RenderedWorld
+from train.early_checks import EVALUATION_PACKAGES, refuse_missing_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Compare the frames that APPO selects with those that show the answer.",
         aliases=OUTPUT_FILE_ALIASES,
     )
+    require_packages(*EVALUATION_PACKAGES)
+    refuse_missing_folder(config.model, "--model", "of the model")
+    RenderedWorld(config.media_root)
     make_room_for(config.output_file)
     print_config(config)
     groups = list(_groups(config))

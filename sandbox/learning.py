@@ -19,11 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.config import EXIT_OK, parse_command, print_config, run_command
+from cli.config import EXIT_OK, parse_command, print_config, require_packages, run_command
 from sandbox.lessons import recipe
 from sandbox.lessons.folders import PARTS, Folders, LearningConfig
 from sandbox.lessons.stages import StageFailedError, Stages
 from sandbox.world.clips import NOTICE
+from train.early_checks import TRAINING_PACKAGES
 
 if TYPE_CHECKING:
     from sandbox.lessons.tables import ResultTable
@@ -39,10 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog=PROG,
         description="Train a small video model from random weights in the sandbox, and measure it.",
     )
-    print(NOTICE, file=sys.stderr)
-    print_config(config)
+    require_packages(*TRAINING_PACKAGES)
     folders = Folders(config)
     folders.claim()
+    print(NOTICE, file=sys.stderr)
+    print_config(config)
     stages = Stages(len(config.parts))
     tables: list[ResultTable] = []
     try:

@@ -20,7 +20,14 @@ from typing import NamedTuple
 
 from pydantic import Field, field_validator
 
-from cli.config import EXIT_OK, UsageError, parse_command, print_config, run_command
+from cli.config import (
+    EXIT_OK,
+    UsageError,
+    parse_command,
+    print_config,
+    require_packages,
+    run_command,
+)
 from cli.option_groups import BatchSizeOptions, OutputOptions, SeedOptions
 from cli.output_folder import full_disk_is_told, make_folder
 from judges.backends.registry import BackendOptions, open_backend
@@ -109,10 +116,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog=PROG,
         description="Train a tiny Llama on the oracle's verdicts, and save it as a judge.",
     )
-    import torch  # before the folder is made: it may not be installed
-
+    require_packages("torch", "transformers")
     out = config.output_dir
     _make_room(out)
+    import torch
+
     print(NOTICE, file=sys.stderr)
     print_config(config)
 

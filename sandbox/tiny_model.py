@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from cli.config import EXIT_OK, parse_command, run_command
+from cli.config import EXIT_OK, parse_command, require_packages, run_command
 from cli.option_groups import OutputOptions, SeedOptions
 from cli.output_folder import claim_folder, full_disk_is_told, left_as_it_was
 from sandbox.models.tiny_models import (
@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog=PROG,
         description="Save a small random model with tokenizer, chat template and processor.",
     )
+    require_packages("torch", "transformers")
     with left_as_it_was(config.output_dir, PROG):
         claim_folder(config.output_dir, PROG)
         with full_disk_is_told(config.output_dir):

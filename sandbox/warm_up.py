@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import field_validator
 
-from cli.config import EXIT_OK, UsageError, parse_command, print_config, run_command
+from cli.config import (
+    EXIT_OK,
+    UsageError,
+    parse_command,
+    print_config,
+    require_packages,
+    run_command,
+)
 from cli.console import quieten_libraries
 from cli.option_groups import (
     BatchSizeOptions,
@@ -29,6 +36,7 @@ from cli.output_folder import check_folder, claim_folder, full_disk_is_told
 from sandbox.option_groups import TrainingStepsOptions
 from sandbox.world.balanced_draw import draw_question
 from sandbox.world.clips import COLOURS, NOTICE, PLACES, PRESETS, SHAPES, Clip
+from train.early_checks import EVALUATION_PACKAGES, refuse_missing_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,6 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Train the vision tower of a small model on the sandbox's tiny world.",
     )
     check_folder(config.output_dir, PROG)
+    require_packages(*EVALUATION_PACKAGES)
+    refuse_missing_folder(config.model, "--model", "of the model")
     print(NOTICE, file=sys.stderr)
     print_config(config)
     from train.modeling.loading import load_policy, load_processor

@@ -6,21 +6,21 @@ sentence.
 """
 
 import ast
-import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from cli.config import UsageError, say
+from judges.backends.base import BackendUnavailableError
+from judges.backends.model_files.names import why_no_model
+from judges.backends.registry import refuse_unusable
+from media.sampling import FrameSpec
 
 T = TypeVar("T")
-_HUB = "https://huggingface.co"
-_HUB_SECONDS = 5.0
-_YES = {"1", "on", "yes", "true"}
+TRAINING_PACKAGES = ("torch", "transformers", "accelerate", "trl", "peft")
+EVALUATION_PACKAGES = ("torch", "transformers", "accelerate")
 # Where the fields of a TRL configuration are declared: package, file, class.
 _CONFIG_SOURCES = {
     "SFTConfig": ("trl", "trainer/sft_config.py", "SFTConfig"),
@@ -87,25 +87,44 @@ def refuse_missing_trackers(report_to: str | Collection[str] | None) -> None:
             )
 
 
-def refuse_missing_model(model: str, option: str = "--model") -> None:
-    """Raise UsageError for a model that is no folder here and cannot be one of the hub's.
+def refuse_missing_model(model: str | Path, option: str = "--model") -> None:
+    """Raise UsageError for a model that is no folder here and cannot be one of the hub's."""
+    if why := why_no_model(str(model)):
+        raise UsageError(f"{option} {model}: {why}")
 
-    A name that may be the hub's is left to its client where the hub answers, or has been asked
-    before; where it cannot be reached, its client would try for a minute.
+
+def refuse_missing_folder(folder: Path, option: str, what: str) -> None:
+    """Raise UsageError where there is no such folder. `what` says what it should hold."""
+    if not folder.is_dir():
+        raise UsageError(f"{option} {folder} is not a folder; give the folder {what}")
+
+
+def refuse_missing_file(path: Path | None, option: str, what: str) -> None:
+    """Raise UsageError where nothing lies at an option's path; one that is not given is fine."""
+    if path is not None and not path.exists():
+        raise UsageError(f"{option} {path}: there is no such file; give {what}")
+
+
+def refuse_unusable_backends(specs: Mapping[str, str | None]) -> None:
+    """Raise UsageError for a model that no provider is known for or that is nowhere.
+
+    `specs` are by option; those that are not given are None.
     """
-    if Path(model).expanduser().exists():
-        return
-    is_path = model.startswith(("/", "./", "../", "~")) or model.count("/") != 1
-    if is_path and "/" in model.strip("/"):
-        raise UsageError(f"{option} {model}: there is no such folder")
-    if _is_in_cache(model):
-        return
-    why = "HF_HUB_OFFLINE is set" if _is_offline() else _why_unreachable(model)
-    if why:
-        raise UsageError(
-            f"{option} {model}: there is no such folder here, and no model of that name from the"
-            f" hub ({why}); give a folder that is there"
-        )
+    for option, spec in specs.items():
+        if spec is None:
+            continue
+        try:
+            refuse_unusable(spec)
+        except BackendUnavailableError as error:
+            raise UsageError(f"{option}: {error}") from None
+
+
+def refuse_unreadable_frames(frames: str, max_pixels: int) -> None:
+    """Raise UsageError where --frames says no frame policy."""
+    try:
+        FrameSpec.parse(frames, max_pixels)
+    except ValueError as error:
+        raise UsageError(f"--frames {frames}: {error}") from None
 
 
 def known_options(trl_config: str) -> frozenset[str] | None:
@@ -133,30 +152,3 @@ def _fields_in(package: str, file: str, class_name: str) -> frozenset[str]:
             declared = [each for each in node.body if isinstance(each, ast.AnnAssign)]
             return frozenset(ast.unparse(each.target) for each in declared)
     return frozenset()
-
-
-def _is_in_cache(model: str, environment: Mapping[str, str] = os.environ) -> bool:
-    home = environment.get("HF_HOME") or Path(
-        environment.get("XDG_CACHE_HOME") or Path.home() / ".cache", "huggingface"
-    )
-    cache_folder = Path(environment.get("HF_HUB_CACHE") or Path(home, "hub"))
-    return (cache_folder / f"models--{model.replace('/', '--')}").is_dir()
-
-
-def _is_offline() -> bool:
-    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return any(os.environ.get(name, "").lower() in _YES for name in names)
-
-
-def _why_unreachable(model: str) -> str:
-    """Why the hub gives no answer, in words; empty where it gives one, whatever it is."""
-    base = os.environ.get("HF_ENDPOINT") or _HUB
-    request = urllib.request.Request(f"{base.rstrip('/')}/api/models/{model}", method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=_HUB_SECONDS):
-            return ""
-    except urllib.error.HTTPError:
-        return ""
-    except (OSError, ValueError) as error:
-        reason: Any = getattr(error, "reason", error)
-        return f"{base} cannot be reached: {getattr(reason, 'strerror', None) or reason}"

@@ -27,14 +27,22 @@ from cli.config import (
     parse_command,
     print_config,
     refuse_changed_options,
+    require_packages,
     run_command,
     save_config,
     say,
 )
 from cli.output_folder import check_folder, claim_folder, left_as_it_was
 from schemas.serialization import write_text
-from train.early_checks import refuse_missing_model
-from train.evaluation.options import MAY_CHANGE_ON_RESUME, EvaluateConfig
+from train.early_checks import (
+    EVALUATION_PACKAGES,
+    refuse_missing_file,
+    refuse_missing_folder,
+    refuse_missing_model,
+    refuse_unreadable_frames,
+    refuse_unusable_backends,
+)
+from train.evaluation.options import MAY_CHANGE_ON_RESUME, EvaluateConfig, backend_specs
 
 if TYPE_CHECKING:
     from train.data.frame_loader import FrameLoader
@@ -53,10 +61,7 @@ CONFIG_FILE = "config.json"
 def main(argv: Sequence[str] | None = None) -> int:
     """Get the answers, score them, print, and write where asked."""
     config = parse_command(EvaluateConfig, argv, prog=PROG, description=DESCRIPTION)
-    if config.output_dir is not None:
-        check_folder(config.output_dir, PROG)
-    if config.model is not None:
-        refuse_missing_model(config.model)
+    _check_early(config)
     print_config(config)
     from judges.backends.budget import StopRequested
 
@@ -65,6 +70,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StopRequested as reason:
         say(f"{PROG}: stopped: {reason}; the same command again resumes")
         return EXIT_STOPPED
+
+
+def _check_early(config: EvaluateConfig) -> None:
+    """What needs no torch: nothing is loaded or written for a run that cannot begin."""
+    if config.output_dir is not None:
+        check_folder(config.output_dir, PROG)
+    for option, path in {
+        "--questions": config.questions,
+        "--predictions": config.predictions,
+        "--observations-from": config.observations_from,
+        "--compare": config.compare,
+    }.items():
+        refuse_missing_file(path, option, "one that is there")
+    if config.media_root is not None:
+        refuse_missing_folder(config.media_root, "--media-root", "under which the media lie")
+    refuse_unreadable_frames(config.frames, config.max_pixels)
+    refuse_unusable_backends(backend_specs(config))
+    if config.model is not None:
+        require_packages(*EVALUATION_PACKAGES)
+        refuse_missing_model(config.model)
 
 
 def _evaluate(config: EvaluateConfig, command: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ at crucial frames a larger weight. The output folder holds checkpoints, `model/`
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,13 @@ from cli.plugins import load_plugins_of
 from schemas.annotations.columns import parse_columns
 from schemas.annotations.reader import UnreadableRow, read_questions
 from schemas.questions import VideoQuestion
-from train.early_checks import needing_video, refuse_missing_model, refuse_missing_trackers
+from train.early_checks import (
+    needing_video,
+    refuse_missing_folder,
+    refuse_missing_model,
+    refuse_unreadable_frames,
+    refuse_unusable_backends,
+)
 from train.plan import print_plan
 from train.rl_checks import algorithm_of, check_questions, resolve_settings
 from train.rl_options import (
@@ -49,13 +55,17 @@ DESCRIPTION = "Reinforcement learning on video questions: GRPO, DAPO, Dr. GRPO, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check the options and the questions, then train."""
+    questions: list[VideoQuestion] = []
+
+    def check(config: RlOptions) -> None:
+        _check_early(config)
+        questions.extend(_questions(config))
+
     try:
-        config, trl = read_options(sys.argv[1:] if argv is None else argv)
+        config, trl = read_options(sys.argv[1:] if argv is None else argv, check)
     except UsageError as error:
         exit_with_usage_error(PROG, error)
     settings = resolve_settings(config, trl, num_processes=num_processes())
-    refuse_missing_trackers(settings.trl["report_to"])
-    questions = _questions(config)
     check_questions(questions, config, settings)
     if has_begun(config.output_dir, PROG):
         refuse_changed_training_options(config, trl, config.output_dir, MAY_CHANGE_ON_RESUME)
@@ -70,8 +80,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(config, settings, questions, begin=partial(_begin, config, trl))
 
 
-def read_options(argv: Sequence[str]) -> tuple[RlOptions, dict[str, Any]]:
-    """Our options, and TRL's that were given; plugins are loaded first. Raises UsageError."""
+def read_options(
+    argv: Sequence[str], check: Callable[[RlOptions], None] | None = None
+) -> tuple[RlOptions, dict[str, Any]]:
+    """Our options, and TRL's that were given; plugins are loaded first. Raises UsageError.
+
+    `check` looks at ours before TRL is loaded for its own.
+    """
     load_plugins_of(argv)  # a token weighting brings options of its own
     return read_training_command(
         rl_config_class(),
@@ -80,7 +95,7 @@ def read_options(argv: Sequence[str]) -> tuple[RlOptions, dict[str, Any]]:
         prog=PROG,
         description=DESCRIPTION,
         refused=REFUSED,
-        check=_check_early,
+        check=check or _check_early,
     )
 
 
@@ -90,6 +105,11 @@ def _check_early(config: RlOptions) -> None:
     if check_folder(config.output_dir, PROG) and has_begun(config.output_dir, PROG):
         refuse_changed_training_options(config, None, config.output_dir, MAY_CHANGE_ON_RESUME)
     refuse_missing_model(config.model)
+    refuse_unusable_backends({"--judge": config.judge})
+    refuse_unreadable_frames(config.frames, config.max_pixels)
+    refuse_missing_folder(
+        config.media_root, "--media-root", "under which the question file's paths lie"
+    )
 
 
 def _beside_defaults(trl: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,11 +126,6 @@ def _begin(config: RlOptions, trl: dict[str, Any]) -> None:
 
 def _questions(config: RlOptions) -> list[VideoQuestion]:
     """The rows of the question file that can be read; the others are counted on stderr."""
-    if not config.media_root.is_dir():
-        raise UsageError(
-            f"--media-root {config.media_root} is not a folder; give the folder under which the"
-            " question file's paths lie"
-        )
     questions, unreadable = [], []
     try:
         rows = read_questions(

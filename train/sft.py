@@ -20,7 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from cli.config import EXIT_OK, EXIT_STOPPED, UsageError, run_command, say
 from cli.output_folder import check_folder, claim_folder, has_begun, left_as_it_was
-from train.early_checks import refuse_missing_model, refuse_missing_trackers
+from train.early_checks import (
+    refuse_missing_file,
+    refuse_missing_folder,
+    refuse_missing_model,
+    refuse_unreadable_frames,
+)
 from train.plan import print_plan
 from train.sft_options import MAY_CHANGE_ON_RESUME, REFUSED, SftConfig, accumulation_steps
 from train.sharding_options import refuse_other_deepspeed, take_deepspeed_option
@@ -54,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Fine-tune a video language model on traces.",
         refused=REFUSED,
         check=_check_early,
+        trackers=_REPORT_TO,
     )
-    refuse_missing_trackers(trl.get("report_to", _REPORT_TO))
     refuse_other_deepspeed(trl, os.environ, num_processes=num_processes())
     if has_begun(config.output_dir, PROG):
         refuse_changed_training_options(config, trl, config.output_dir, MAY_CHANGE_ON_RESUME)
@@ -180,6 +185,11 @@ def _check_early(config: SftConfig) -> None:
     if check_folder(config.output_dir, PROG) and has_begun(config.output_dir, PROG):
         refuse_changed_training_options(config, None, config.output_dir, MAY_CHANGE_ON_RESUME)
     refuse_missing_model(config.model)
+    refuse_unreadable_frames(config.frames, config.max_pixels)
+    for path in config.dataset:
+        refuse_missing_file(path, "--dataset", "the output folder of a build, or Parquet files")
+    refuse_missing_file(config.held_out_questions, "--held-out-questions", "a question file")
+    refuse_missing_folder(config.media_root, "--media-root", "under which the dataset's paths lie")
 
 
 def _trainer(

@@ -30,13 +30,14 @@ from cli.config import (
     file_keys,
     print_config,
     read_config,
+    require_packages,
     save_config,
     say,
 )
 from cli.option_parser import OptionParser, nearest_option, option_name
 from cli.plugins import load_plugins_of
 from schemas.serialization import REDACTED, redact, write_text
-from train.early_checks import known_options
+from train.early_checks import TRAINING_PACKAGES, known_options, refuse_missing_trackers
 
 TrlConfigName = Literal["SFTConfig", "GRPOConfig"]
 C = TypeVar("C", bound=Config)
@@ -55,12 +56,13 @@ def parse_training_command(
     description: str,
     refused: Mapping[str, str] | None = None,
     check: Callable[[C], None] | None = None,
+    trackers: Sequence[str] = (),
 ) -> tuple[C, dict[str, Any]]:
     """Our configuration, and TRL's fields that the user gave; ends the process as other commands.
 
     `refused` are fields of TRL that cannot be given here, each with the sentence that says why.
     `check` is called with our configuration before TRL is loaded for the rest; what it raises is
-    raised here.
+    raised here. `trackers` are those of a command line without --report-to.
     """
     refusals: list[UsageError] = []
 
@@ -81,6 +83,7 @@ def parse_training_command(
             description=description,
             refused=refused or {},
             check=checked,
+            trackers=trackers,
         )
     except UsageError as error:
         if error in refusals:
@@ -97,6 +100,7 @@ def read_training_command(
     description: str,
     refused: Mapping[str, str],
     check: Callable[[C], None] | None = None,
+    trackers: Sequence[str] = (),
 ) -> tuple[C, dict[str, Any]]:
     """As `parse_training_command`, but wrong usage raises `UsageError`."""
     about = f"{description} --help-all also lists the options of TRL's {trl_config}."
@@ -110,16 +114,19 @@ def read_training_command(
     own_words, other_words = _split_words(argv, own)
     others.refuse_unknown_flags(other_words)
     file = _value_of(own_words, "--config")
-    with _own_part(file, config_class, others) as (part, from_file):
+    with _own_part(file, config_class) as (part, keys):
+        others.refuse_unknown_keys(keys, str(file))
+        refuse_missing_trackers(_trackers(other_words, keys) or trackers)
         if part is not None:
             own_words = [*own_words, "--config", str(part)]
         try:
             config = read_config(config_class, own_words, prog=prog, description=about)
         except UsageError as error:
             raise UsageError(str(error).replace(str(part), str(file))) from None
+    require_packages(*TRAINING_PACKAGES)
     if check is not None:
         check(config)
-    return config, from_file | others.read_flags(other_words)
+    return config, others.read_keys(keys, str(file)) | others.read_flags(other_words)
 
 
 def save_training_options(config: Config, trl: Mapping[str, Any], folder: Path) -> None:
@@ -204,6 +211,14 @@ class _TrlOptions:
             if field not in known and field.removeprefix("no_") not in known:
                 self._raise_unknown(name, [each.replace("_", "-") for each in known])
 
+    def refuse_unknown_keys(self, keys: Mapping[str, Any], file: str) -> None:
+        """The same for the keys of a YAML file that are not ours."""
+        self._refuse(keys)
+        known = known_options(self._name)
+        for key in keys if known is not None else ():
+            if key.replace("-", "_") not in (known or ()):
+                self._raise_unknown_key(key, file, [each.replace("_", "-") for each in known or ()])
+
     def read_flags(self, words: Sequence[str]) -> dict[str, Any]:
         """Typed values of the fields that `words` give."""
         if not words:
@@ -216,17 +231,15 @@ class _TrlOptions:
 
     def read_keys(self, keys: Mapping[str, Any], file: str) -> dict[str, Any]:
         """Typed values of the keys of a YAML file that are not ours."""
-        self._refuse(keys)
+        if not keys:
+            return {}
         actions = {action.dest: action for action in self._parser._actions}
         values = {}
         for key, value in keys.items():
             name = key.replace("-", "_")
             if name not in actions:
                 theirs = [field.name.replace("_", "-") for field in self._fields]
-                near = self._nearest(name.replace("_", "-"), theirs)
-                raise UsageError(
-                    f"--config {file} has an unknown key {key!r}; did you mean {near!r}?"
-                )
+                self._raise_unknown_key(key, file, theirs)
             read = actions[name].type
             is_text = isinstance(value, str) and callable(read)
             try:
@@ -303,6 +316,10 @@ class _TrlOptions:
     def _raise_unknown(self, name: str, theirs: Sequence[str]) -> NoReturn:
         raise UsageError(f"unknown option --{name}; did you mean --{self._nearest(name, theirs)}?")
 
+    def _raise_unknown_key(self, key: str, file: str, theirs: Sequence[str]) -> NoReturn:
+        near = self._nearest(key.replace("_", "-"), theirs)
+        raise UsageError(f"--config {file} has an unknown key {key!r}; did you mean {near!r}?")
+
     def _nearest(self, name: str, theirs: Sequence[str]) -> str:
         taken = {each.replace("_", "-") for each in self._refused}
         names = [flag[2:] for flag in self._own_flags]
@@ -332,9 +349,26 @@ def _value_of(words: Sequence[str], flag: str) -> str | None:
     return value
 
 
+def _trackers(words: Sequence[str], keys: Mapping[str, Any]) -> list[str]:
+    """The trackers of --report-to, or else those of the file; both as they are written."""
+    given: list[str] = []
+    is_theirs = False
+    for word in words:
+        if word.startswith("--"):
+            name, _, value = word[2:].partition("=")
+            is_theirs = name.replace("-", "_") == "report_to"
+            given += [value] if is_theirs and value else []
+        elif is_theirs:
+            given.append(word)
+    if given:
+        return given
+    in_file = next((keys[key] for key in keys if key.replace("-", "_") == "report_to"), None)
+    return [str(each) for each in (in_file if isinstance(in_file, list) else [in_file]) if each]
+
+
 @contextmanager
 def _own_part(
-    file: str | None, config_class: type[Config], others: _TrlOptions
+    file: str | None, config_class: type[Config]
 ) -> Iterator[tuple[Path | None, dict[str, Any]]]:
     """A YAML file with the keys of `file` that are ours (None: use it as it is), and the others."""
     import yaml
@@ -355,13 +389,12 @@ def _own_part(
         yield None, {}
         return
     assert isinstance(content, dict)
-    read = others.read_keys({str(key): value for key, value in foreign.items()}, str(file))
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / "own.yaml"
         part.write_text(
             yaml.safe_dump({key: content[key] for key in content if key not in foreign}), "utf-8"
         )
-        yield part, read
+        yield part, {str(key): value for key, value in foreign.items()}
 
 
 def _raise_usage_error(message: str) -> NoReturn:

@@ -11,6 +11,7 @@ import math
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 from huggingface_hub import snapshot_download
@@ -28,15 +29,11 @@ from judges.backends.base import (
     Usage,
     call_key,
 )
-from judges.backends.local_model import (
-    Generated,
-    LocalModel,
-    RowSampling,
-    is_out_of_memory,
-    release_memory,
-)
 from judges.backends.model_files.identity import weights_id
-from judges.backends.registry import BackendOptions
+from judges.backends.registry import BackendOptions, refuse_unusable
+
+if TYPE_CHECKING:
+    from judges.backends.local_model import Generated, LocalModel, RowSampling
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +48,10 @@ _SMALLEST_PATCH = 14
 
 async def open_backend(rest: str, *, spec: str, options: BackendOptions) -> "LocalBackend":
     """Load `local:<folder or hub id>`; raises BackendUnavailableError when it cannot be."""
+    refuse_unusable(spec)
+    # torch and transformers: only what is there is worth waiting for them
+    from judges.backends.local_model import LocalModel
+
     worker = ThreadPoolExecutor(1, thread_name_prefix="local-model")
     loop = asyncio.get_running_loop()
     try:
@@ -101,7 +102,7 @@ class LocalBackend:
     def __init__(
         self,
         info: BackendInfo,
-        model: LocalModel,
+        model: "LocalModel",
         worker: ThreadPoolExecutor,
         *,
         batch_size: int = 8,
@@ -200,6 +201,8 @@ class LocalBackend:
 
     async def _run(self, batch: list[_Entry]) -> None:
         """Generate; a batch that fails is halved until the request at fault stands alone."""
+        from judges.backends.local_model import is_out_of_memory, release_memory
+
         requests = [request for request, _ in batch]
         loop = asyncio.get_running_loop()
         try:
@@ -231,8 +234,10 @@ class LocalBackend:
         await self._run(batch[:half])
         await self._run(batch[half:])
 
-    def _sampling(self, request: ChatRequest) -> RowSampling | None:
+    def _sampling(self, request: ChatRequest) -> "RowSampling | None":
         """How to sample; the seed follows from the request's content and its number of repeat."""
+        from judges.backends.local_model import RowSampling
+
         sampling = dict(request.sampling)
         temperature = sampling.get("temperature", 0.0)
         if temperature <= 0:

@@ -14,8 +14,9 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cli.exit_status import missing_extra
+from cli.exit_status import missing_extra, require_packages
 from judges.backends.base import Backend, BackendUnavailableError
+from judges.backends.model_files.names import why_no_model
 from schemas.serialization import CODING_ERRORS, error_words
 
 GROUP = "p2r.backends"
@@ -23,6 +24,8 @@ Opener = Callable[..., Awaitable[Backend]]
 """`await opener(rest, spec=spec, options=options)`; `rest` is the spec behind its colon."""
 
 _FREE_PROVIDERS = frozenset({"local", "oracle"})
+# Providers whose models run in this process, each with the packages that they need.
+_IN_THIS_PROCESS = {"local": ("torch", "transformers")}
 _NAME = re.compile(r"[A-Za-z][\w.-]*")
 _PLAIN_URL = re.compile(
     r"https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[\w.~%+:-]*)*", re.I
@@ -70,16 +73,15 @@ def provider_names() -> tuple[str, ...]:
 
 async def open_backend(spec: str, options: BackendOptions | None = None) -> Backend:
     """Open the backend that `spec` names; raises BackendUnavailableError with one sentence."""
-    provider, colon, rest = spec.partition(":")
-    names = provider_names()
-    if not colon or not rest or provider not in names:
-        raise UnknownBackendError(
-            f"{spec!r} names no backend: write PROVIDER:MODEL with one of the providers"
-            f" {', '.join(names)}, for example claude:claude-sonnet-5-5"
-        )
+    provider, rest = _parts(spec)
     opener = _REGISTERED.get(provider) or _load(_installed()[provider], spec)
     try:
         backend = await opener(rest, spec=spec, options=options or BackendOptions())
+    except ModuleNotFoundError as error:
+        sentence = missing_extra(error)
+        if sentence is None:
+            raise
+        raise BackendUnavailableError(f"{spec} {sentence}") from None
     except CODING_ERRORS as error:
         raise BackendUnavailableError(
             f"{spec} cannot be opened: open_backend of {provider!r} failed ({error_words(error)})"
@@ -91,6 +93,32 @@ async def open_backend(spec: str, options: BackendOptions | None = None) -> Back
             "judges.backends.base.Backend"
         )
     return backend
+
+
+def refuse_unusable(spec: str) -> None:
+    """Raise BackendUnavailableError where no backend can come of `spec`: it is found out without
+    opening one, before anything is loaded or written."""
+    provider, rest = _parts(spec)
+    if provider not in _IN_THIS_PROCESS or provider in _REGISTERED:
+        return
+    try:
+        require_packages(*_IN_THIS_PROCESS[provider])
+    except ModuleNotFoundError as error:
+        raise BackendUnavailableError(f"{spec} {missing_extra(error)}") from None
+    if why := why_no_model(rest):
+        raise BackendUnavailableError(f"{spec}: {why}")
+
+
+def _parts(spec: str) -> tuple[str, str]:
+    """Provider and the rest. Raises UnknownBackendError."""
+    provider, colon, rest = spec.partition(":")
+    names = provider_names()
+    if not colon or not rest or provider not in names:
+        raise UnknownBackendError(
+            f"{spec!r} names no backend: write PROVIDER:MODEL with one of the providers"
+            f" {', '.join(names)}, for example claude:claude-sonnet-5-5"
+        )
+    return provider, rest
 
 
 def base_url(text: str, name: str, example: str) -> str:

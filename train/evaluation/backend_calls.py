@@ -37,7 +37,7 @@ from schemas.runs import start_run
 from schemas.samples import CALL_ERRORS, UnscoredReason
 from schemas.traces import TEMPLATES, segment_spans
 from train.evaluation.eval_questions import SPECIMEN
-from train.evaluation.options import EvaluateConfig
+from train.evaluation.options import EvaluateConfig, backend_specs, reader_spec
 from train.evaluation.predictions import NO_OBSERVATION, Prediction, Predictions, RunConditions
 from train.evaluation.progress import AnswerProgress
 from train.evaluation.scoring import SampleScore
@@ -67,12 +67,7 @@ def checked_folder(config: EvaluateConfig, folder: Path) -> CallsFolder:
     Where the folder has calls already, models are asked when the first call is due. Raises
     UsageError where one does not answer.
     """
-    specs = {
-        "--observation-reader": _reader_spec(config),
-        "--extractor": config.extractor,
-        "--blind": config.blind,
-        "--answer-extractor": config.answer_extractor,
-    }
+    specs = backend_specs(config)
     if (folder / CALLS_FILE).exists():
         return CallsFolder(folder, HeldCalls())
     return CallsFolder(folder, asyncio.run(_checked(specs, config)))
@@ -88,12 +83,6 @@ async def _checked(specs: Mapping[str, str | None], config: EvaluateConfig) -> H
             if spec is not None and not takes_no_money(spec)
         }
         return await check_before(backends, config)
-
-
-def _reader_spec(config: EvaluateConfig) -> str | None:
-    """--observation-reader as a backend: a plain folder or hub id is a model in this process."""
-    reader = config.observation_reader
-    return reader if reader is None or ":" in reader else f"local:{reader}"
 
 
 def answer_from_observations(
@@ -179,7 +168,7 @@ async def _read_observations(
     template: str,
     folder: CallsFolder,
 ) -> list[Prediction]:
-    spec = _reader_spec(config)
+    spec = reader_spec(config)
     assert spec is not None
     async with opened_calls(spec, config, folder) as calls:
         sampling = _sampling_params(config, calls.info)

@@ -235,3 +235,19 @@ class EvaluateConfig(
             f"temperature {self.temperature:g}, top_p {self.top_p:g}, {kept}seed {self.seed}, "
             f"{limit}"
         )
+
+
+def backend_specs(config: EvaluateConfig) -> dict[str, str | None]:
+    """The language models that are asked besides --model, by their options."""
+    return {
+        "--observation-reader": reader_spec(config),
+        "--extractor": config.extractor,
+        "--blind": config.blind,
+        "--answer-extractor": config.answer_extractor,
+    }
+
+
+def reader_spec(config: EvaluateConfig) -> str | None:
+    """--observation-reader as a backend: a plain folder or hub id is a model in this process."""
+    reader = config.observation_reader
+    return reader if reader is None or ":" in reader else f"local:{reader}"

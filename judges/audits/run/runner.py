@@ -24,8 +24,9 @@ from judges.audits.run.progress import RunProgress, summary_tables
 from judges.audits.run.prompt_variants import RequestSettings
 from judges.audits.sample.population import RULE_JUDGE, rule_verdict
 from judges.audits.store import AuditStore, AuditVerdict
-from judges.backends.base import Backend
+from judges.backends.base import Backend, BackendUnavailableError
 from judges.backends.calls import Calls, StopRequested
+from judges.backends.registry import refuse_unusable
 from judges.backends.session import CallSession, opened_backend, require_price, unknown_prices
 from judges.consistency import RULES_ID
 from schemas.runs import start_run
@@ -42,6 +43,7 @@ def run(config: RunConfig) -> int:
 
 async def ask_judges(config: RunConfig) -> int:
     """Send every judge its requests, and print how often each gave which verdict."""
+    _refuse_unusable_judges(config)
     console = output_console(stderr=True)
     async with AsyncExitStack() as closing:
         store = closing.enter_context(
@@ -80,6 +82,16 @@ async def ask_judges(config: RunConfig) -> int:
         output_console().print(*summary_tables(verdicts), sep="\n")
     job.print_notes()
     return job.exit_status
+
+
+def _refuse_unusable_judges(config: RunConfig) -> None:
+    """Raise UsageError for a judge that nothing can come of, before the audit is opened."""
+    try:
+        for spec in config.judge:
+            if spec != RULE_JUDGE:
+                refuse_unusable(spec)
+    except BackendUnavailableError as error:
+        raise UsageError(f"--judge: {error}") from None
 
 
 def _opened(
