@@ -5,7 +5,7 @@
 It links every page, picture, table and file; a folder below that has an index of its own is one
 link. Where it comes from follows the saved options: a dataset's build and its questions, a model's
 run and its dataset, back to what no command of ours made. An evaluation's page is its folder's
-index: it includes `folder_links.html.jinja` and is given a `folder_listing`.
+index: it includes the template of its `folder_listing`.
 """
 
 import json
@@ -107,11 +107,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class FolderListing:
-    """All that an index shows."""
+    """All that an index shows, by `template`, which any page may include."""
 
     files: tuple[FileLink, ...]
     folders: tuple[FolderLink, ...]
     origins: tuple[Origin, ...]
+    template: str = "folder_links.html.jinja"
 
 
 def write_index_page(folder: Path, origins: Mapping[str, Path] | None = None) -> None:
@@ -147,7 +148,7 @@ def _is_shown(path: Path) -> bool:
 
 def _file(folder: Path, path: Path) -> FileLink:
     relative = path.relative_to(folder).as_posix()
-    meaning = next((told for name, told in _MEANINGS.items() if fnmatch(relative, name)), "")
+    meaning = next((what for name, what in _MEANINGS.items() if fnmatch(relative, name)), "")
     picture, kind = "", _PICTURES.get(path.suffix.lower(), "")
     size = path.stat().st_size
     if kind and 0 < size <= _MOST_PICTURE_BYTES:
@@ -171,7 +172,7 @@ def _folder(root: Path, path: Path) -> FolderLink:
     found = sorted(_files_below(path))
     index = path / INDEX
     meaning = next(
-        (told for name, told in _MEANINGS.items() if f"{relative}/{INDEX}" == name), "its index"
+        (what for name, what in _MEANINGS.items() if f"{relative}/{INDEX}" == name), "its index"
     )
     listed = [] if index.is_file() else found[:_MOST_LISTED]
     return FolderLink(

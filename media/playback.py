@@ -1,13 +1,14 @@
 """Which video files a browser plays: WebM, and MP4 with H.264, AV1 or VP9.
 
-Told by the file's own bytes, never by its name: a page that promises a clip shows one.
+The file's own bytes decide, never its name: a page that promises a clip shows one.
 """
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from media.paths import SafeFile, opened
+from media.frames import MediaError
+from media.paths import SafeFile, find_file, opened
 
 _EBML = b"\x1a\x45\xdf\xa3"
 _WEBM = b"webm"
@@ -20,11 +21,19 @@ _BOX_HEAD, _LONG_SIZE = 8, 8
 _MOST_BOXES = 1000
 
 
-def plays_in_browser(file: SafeFile, root: Path | None) -> bool:
-    """Whether browsers play the file. Raises MediaError where it can no longer be opened.
+def plays_in_browser(root: Path, path: str, *, follow_symlinks: bool) -> bool:
+    """Whether browsers play the file that `path` names under `root`, which has no symlinks itself.
 
-    `root` as for `media.paths.opened`.
+    What may not be opened, or is not there, is not played.
     """
+    try:
+        file = find_file(root, path, follow_symlinks=follow_symlinks)
+        return _is_played(file, None if follow_symlinks else root)
+    except MediaError:
+        return False
+
+
+def _is_played(file: SafeFile, root: Path | None) -> bool:
     with opened(file.real_path, root) as (descriptor, _):
         head = os.pread(descriptor, _HEAD_BYTES, 0)
         if head.startswith(_EBML):

@@ -10,7 +10,6 @@ from urllib.parse import quote
 from cli.html_page import ByteBudget, ShownMedium, shown_medium, spread_places
 from media.encoding import small_jpeg
 from media.frames import MediaError
-from media.paths import find_file
 from media.playback import plays_in_browser
 from media.store import FrameStore
 from schemas.questions import MediaRef
@@ -45,8 +44,8 @@ class ClipFolder:
         why_not: str = "",
     ) -> None:
         self._frames, self._why_not = frames, why_not
-        self._root, self._pages = root, pages
-        self._real_root = None if root is None else Path(os.path.realpath(root))
+        self._root = None if root is None else Path(os.path.realpath(root))
+        self._pages = pages
         self._follow_symlinks = follow_symlinks
 
     def shown(self, refs: Iterable[MediaRef], max_bytes: float) -> "PageClips":
@@ -86,16 +85,12 @@ class ClipFolder:
 
     def _source(self, ref: MediaRef) -> str:
         """The clip's address, relative to the pages; empty where a browser cannot play it."""
-        if ref.kind != "video" or self._root is None or self._real_root is None:
+        root = self._root
+        if ref.kind != "video" or root is None:
             return ""
-        try:
-            file = find_file(self._real_root, ref.path, follow_symlinks=self._follow_symlinks)
-            confined_to = None if self._follow_symlinks else self._real_root
-            if not plays_in_browser(file, confined_to):
-                return ""
-        except MediaError:
+        if not plays_in_browser(root, ref.path, follow_symlinks=self._follow_symlinks):
             return ""
-        there = os.path.relpath(self._real_root / ref.path, os.path.realpath(self._pages))
+        there = os.path.relpath(root / ref.path, os.path.realpath(self._pages))
         fragment = "#t={:g},{:g}".format(*ref.span) if ref.span else ""
         return quote(there.replace(os.sep, "/")) + fragment
 

@@ -1,4 +1,4 @@
-"""The pages of a build: every row with its end, its texts as texts, its calls, a search over all."""
+"""The pages of a build: every row with its end, texts as texts, calls, a search over all."""
 
 import re
 from pathlib import Path
