@@ -174,7 +174,7 @@ class FrameOptions(FrameCacheOptions, renamed={"reader": "video_decoder"}, group
     """Follow symbolic links that lead out of the media root (hub caches are made of them)."""
 
 
-class PageRoomOptions(Config):
+class PageRoomOptions(Config, group="output"):
     """How large a page with frames may grow."""
 
     max_page_megabytes: int = Field(default=60, ge=0)

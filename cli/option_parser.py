@@ -214,6 +214,7 @@ def option_parser(
         else:
             group.add_argument(option_name(name), *aliases.get(name, ()), dest=name, **keywords)
     parser.example = example
+    parser.usage = _usage(prog, config_class, positional)
     parser.optional_fields = frozenset(may_be_none)
     parser.list_positionals = frozenset(list_positionals)
     parser.former_flags = _add_former_flags(parser, config_class, former_names)
@@ -225,6 +226,16 @@ def option_parser(
     )
     optional.add_argument("--help", "-h", action="help", help="show this text and exit")
     return parser
+
+
+def _usage(prog: str, config_class: type[BaseModel], positional: Sequence[str]) -> str:
+    """One line: what must be given. All options in one paragraph would be read by nobody."""
+    words = [name.upper() for name in positional]
+    for name, field in config_class.model_fields.items():
+        if field.is_required() and name not in positional:
+            value = _argument_keywords(name, field, _without_none(field.annotation)[0], None)
+            words.append(f"{option_name(name)} {value.get('metavar', '')}".rstrip())
+    return " ".join([prog, *words, "[options]"]).replace("%", "%%")
 
 
 def _add_former_flags(

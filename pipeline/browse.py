@@ -41,6 +41,8 @@ class BrowseConfig(
         "media_root": "By default the one that the build used.",
         "frame_cache": "By default the one that the build used: its frames are there already.",
     },
+    group="output",
+    example="out/build --media-root clips",
 ):
     """Options of `python -m pipeline.browse`."""
 

@@ -75,7 +75,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
 )
 
 
-class BuildFolderOptions(Config):
+class BuildFolderOptions(Config, group="data"):
     """A build that exists."""
 
     out: Path
@@ -111,6 +111,21 @@ class BuildConfig(
         "max_new_tokens": "A truncated trace is requested again at most twice, then rejected.",
         "temperature": "Applies to the teacher.",
     },
+    group="judge",
+    groups={
+        "retry_base_seconds": "speed",
+        "retry_cap_seconds": "speed",
+        "batch": "money",
+        "batch_linger_seconds": "speed",
+        "batch_poll_seconds": "speed",
+        "check": "data",
+        "check_decode": "data",
+        "export": "output",
+        "export_media_root": "output",
+        "card_copy": "output",
+    },
+    example="--questions q.json --media-root clips --generator claude:claude-sonnet-5-5 "
+    "--judge claude:claude-haiku-5-5 --max-cost-usd 5 --output-dir out/build",
 ):
     """Options of `python -m pipeline.build_cot`."""
 

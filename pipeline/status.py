@@ -13,7 +13,7 @@ PROG = "pipeline.status"
 DESCRIPTION = "The funnel of a running, stopped or finished build, without touching its ledger."
 
 
-class StatusConfig(BuildFolderOptions):
+class StatusConfig(BuildFolderOptions, group="output", example="out/build"):
     """Options of `python -m pipeline.status`."""
 
     print_json: bool = False

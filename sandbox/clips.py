@@ -43,6 +43,8 @@ class ClipsConfig(
         "output_dir": "It must be empty, new, or one that this command wrote.",
         "num_questions": "Spread evenly over kinds; repetitions are numbered.",
     },
+    group="data",
+    example="--output-dir world --clips 12 --stills 4 --num-questions 40",
 ):
     """Options of `sandbox.clips`."""
 

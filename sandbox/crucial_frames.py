@@ -55,6 +55,8 @@ class CrucialFramesConfig(
     SeedOptions,
     defaults={"num_questions": 200, "max_new_tokens": 96},
     notes={"media_root": "Here: the folder of a rendered world, whose questions are asked."},
+    group="model",
+    example="--model out/sft --media-root world --output-file out/frames.json",
 ):
     """Options of `sandbox.crucial_frames`."""
 

@@ -73,6 +73,9 @@ class JudgeConfig(
         "batch_size": "An even number of verdicts, half of them Yes.",
         "clips": "At least 20, for training examples.",
     },
+    group="training",
+    groups={"batch_size": "training"},
+    example="--output-dir out/judge --minutes 15",
 ):
     """Options of `sandbox.llama_judge`."""
 

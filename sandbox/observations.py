@@ -41,6 +41,7 @@ class ObservationsConfig(
         "media_root": "Here: the folder of the rendered world.",
         "output_file": "The measures are printed anyway.",
     },
+    example="out/scores/predictions.parquet --media-root world",
 ):
     """Options of `sandbox.observations`."""
 

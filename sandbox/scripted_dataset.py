@@ -36,6 +36,8 @@ class ScriptedConfig(
     LimitOptions,
     defaults={"template": "grounding"},
     notes={"media_root": "Here: the folder of a rendered world, whose clips are asked about."},
+    group="judge",
+    example="--media-root world --output-dir out/scripted",
 ):
     """Options of `sandbox.scripted_dataset`."""
 

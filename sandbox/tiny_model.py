@@ -25,7 +25,12 @@ PROG = "sandbox.tiny_model"
 
 
 class TinyModelConfig(
-    OutputOptions[Path], ModelFamilyOptions, SeedOptions, renamed={"preset": "model_preset"}
+    OutputOptions[Path],
+    ModelFamilyOptions,
+    SeedOptions,
+    renamed={"preset": "model_preset"},
+    group="model",
+    example="--family qwen2.5-vl --output-dir out/tiny",
 ):
     """Options of `python -m sandbox.tiny_model`."""
 

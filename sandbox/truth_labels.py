@@ -15,13 +15,14 @@ from cli.config import EXIT_OK, UsageError, parse_command, run_command
 from cli.option_groups import AuditOptions, MediaRootOptions
 from cli.output_folder import make_room_for
 from judges.audits.records import AuditError
-from judges.audits.store import AuditItem, AuditStore
+from judges.audits.store import AuditStore
 from judges.backends.base import BackendUnavailableError
 from judges.backends.registry import BackendOptions
 from judges.sufficiency import sufficiency_request, verdict_of
 from sandbox.option_groups import OUTPUT_FILE_ALIASES, OutputFileOptions
 from sandbox.oracle import open_backend
 from schemas.ledger.file import LedgerError
+from schemas.questions import VideoQuestion
 from schemas.runs import start_run
 
 PROG = "sandbox.truth_labels"
@@ -35,6 +36,7 @@ class TruthConfig(
     OutputFileOptions[Path],
     defaults={"media_root": None},
     notes={"media_root": "Default: the folder of the build that was sampled."},
+    example="out/audit --output-file labels.jsonl",
 ):
     """Options of `sandbox.truth_labels`."""
 
@@ -57,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"the audit in {config.audit} does not record its media folder: give --media-root"
             )
         items = store.items()
-        labels = asyncio.run(_labels(items, media_root))
+        judged = [(item.question, item.observation) for item in items]
+        labels = asyncio.run(true_labels(judged, media_root))
         store.ledger.end_run(EXIT_OK)
     lines = [
         {"item_id": item.item_id, "label": label, "reason": "", "annotator": ANNOTATOR}
@@ -69,11 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_OK
 
 
-async def _labels(items: Sequence[AuditItem], media_root: Path) -> list[str]:
+async def true_labels(judged: Sequence[tuple[VideoQuestion, str]], media_root: Path) -> list[str]:
+    """`sufficient` or `insufficient` for each question with an observation, from the truth."""
     oracle = await open_backend("0", spec=_FAULTLESS, options=BackendOptions(media_root=media_root))
     labels = []
-    for item in items:
-        request, _ = sufficiency_request(item.question, item.observation)
+    for question, observation in judged:
+        request, _ = sufficiency_request(question, observation)
         verdict = verdict_of(await oracle.complete(request)).verdict
         labels.append("sufficient" if verdict == "yes" else "insufficient")
     return labels

@@ -68,6 +68,8 @@ class WarmUpConfig(
         "model": "Here: as `sandbox.tiny_model --model-preset learner` saves it.",
         "batch_size": "A row is a new clip of the `tiny` world.",
     },
+    groups={"batch_size": "training"},
+    example="--model out/tiny --output-dir out/warm --steps 250",
 ):
     """Options of `sandbox.warm_up`."""
 

@@ -45,6 +45,9 @@ class PlanOptions(
     JsonOptions,
     choices={"wrapping": lambda: _WRAPPINGS},
     notes={"json": "Sizes are in bytes."},
+    group="speed",
+    groups={"sft": "other", "prompt_text_tokens": "data"},
+    example="--model Qwen/Qwen2.5-VL-7B-Instruct --gpus 8 --gpu-memory-gb 80",
 ):
     """Options of `python -m train.plan`, besides those of the run that is planned."""
 

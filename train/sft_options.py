@@ -126,6 +126,21 @@ class SftConfig(
         " away), and bfloat16 under LoRA on a GPU.",
         "lora_rank": "The saved model has them merged, the adapter is saved beside it.",
     },
+    group="training",
+    groups={
+        "batch_size": "training",
+        "dataset": "data",
+        "target": "data",
+        "decode_first": "media",
+        "bf16": "speed",
+        "gradient_checkpointing": "speed",
+        "held_out_questions": "data",
+        "held_out_rows": "data",
+        "held_out_max_new_tokens": "data",
+        "held_out_batch_size": "speed",
+    },
+    example="--model Qwen/Qwen2.5-VL-7B-Instruct --dataset out/build --media-root clips "
+    "--output-dir out/sft",
 ):
     """Options of `python -m train.sft`."""
 

@@ -38,6 +38,9 @@ class GateConfig(
         "judge": "Here: the one to compare, as given to `run`, or `source` for the one that made "
         "the data; needed where the audit has several."
     },
+    group="judge",
+    groups={"baseline": "data", "write_baseline": "output"},
+    example="out/audit --baseline judge.json",
 ):
     """Options of `judges.audit gate`."""
 

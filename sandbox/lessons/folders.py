@@ -18,13 +18,17 @@ PARTS: tuple[Part, ...] = ("sft", "rl", "frames", "grounding")
 _MAY_CHANGE_ON_RESUME = frozenset({"parts", "algos", "seeds"})
 
 
-class TrainingSizeOptions(Config):
+class TrainingSizeOptions(Config, group="training"):
     """How much a small model is trained."""
 
     train_questions: int = Field(4000, ge=100)
     """Questions to fine-tune on, each about a clip of its own."""
     rl_steps: int = Field(60, ge=1)
     """Steps of each RL run: 8 questions, 8 rollouts each."""
+    evaluation_questions: int = Field(500, ge=50)
+    """Questions to evaluate on, two about each of other clips."""
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    """Seeds of RL: each algorithm runs once with each, from the same start."""
 
 
 class LearningConfig(
@@ -35,6 +39,8 @@ class LearningConfig(
     defaults={"output_dir": Path("out/learning"), "family": "qwen2.5-vl"},
     renamed={"held_out_questions": "evaluation_questions"},
     notes={"seed": "RL has --seeds of its own."},
+    group="training",
+    example="--parts sft rl --output-dir out/learning",
 ):
     """Options of `sandbox.learning`."""
 
@@ -43,12 +49,8 @@ class LearningConfig(
     faulty_questions: int = Field(2400, ge=100)
     """How many of the training questions are answered with systematic label noise, to make the
     start of RL."""
-    evaluation_questions: int = Field(500, ge=50)
-    """Questions to evaluate on, two about each of other clips."""
     algos: tuple[str, ...] = ("pa-grpo+appo", "grpo", "dapo")
     """Algorithms of RL, as for train.rl."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of RL: each algorithm runs once with each, from the same start."""
 
     @field_validator("family")
     @classmethod

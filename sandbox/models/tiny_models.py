@@ -15,7 +15,7 @@ from sandbox.models.tiny_tokenizer import CHAT_TEMPLATE, build_tokenizer, transf
 ModelFamily = Literal["llama", "qwen2.5-vl", "qwen3-vl", "qwen3.5"]
 
 
-class ModelFamilyOptions(Config, renamed={"kind": "family"}):
+class ModelFamilyOptions(Config, renamed={"kind": "family"}, group="model"):
     """Which architecture a small model has."""
 
     family: ModelFamily = "llama"

@@ -17,6 +17,7 @@ from cli.config import (
     read_config,
     with_present_names,
 )
+from cli.config_class import GROUPS
 
 
 @pytest.fixture(scope="session")
@@ -206,3 +207,44 @@ def test_every_option_with_choices_has_some(
     for cls in commands(config_classes):
         for name, choices in cls.option_choices.items():
             assert tuple(choices()), f"{cls.__name__}: --{name} has no choices"
+
+
+def test_every_option_stands_in_a_group_of_the_help(config_classes: list[type[Config]]) -> None:
+    """Declared with the option: the class that has it says where it stands."""
+    for cls in commands(config_classes):
+        without = [name for name in cls.model_fields if name not in cls.option_groups]
+        assert not without, f"{cls.__name__}: say group= where these are declared"
+        assert {*cls.option_groups.values()} <= {*GROUPS}, cls.__name__
+
+
+def test_help_shows_options_by_group_and_ends_with_an_example(
+    config_classes: list[type[Config]],
+) -> None:
+    for cls in commands(config_classes):
+        text = config_parser(cls, prog="p", description="").format_help()
+        assert cls.example, f"{cls.__name__}: say example="
+        assert text.endswith(f"\nexample:\n  python -m p {cls.example}\n")
+        shown = ""
+        for line in text.splitlines():
+            shown = line.removesuffix(":") if line and line[0] != " " else shown
+            flag = line.split()[0].rstrip(",") if line.startswith("  --") else ""
+            name = flag[2:].replace("-", "_")
+            field = cls.model_fields.get(name)
+            if field is not None and not field.is_required():
+                assert shown == GROUPS[cls.option_groups[name]], f"{cls.__name__} {flag}"
+
+
+def test_the_example_of_every_command_is_one_that_it_takes(
+    config_classes: list[type[Config]],
+) -> None:
+    for cls in commands(config_classes):
+        words = cls.example.split()
+        first = [] if words[0].startswith("--") else [words[0]]
+        place = next(
+            (name for name in ("audit", "out", "predictions") if name in cls.model_fields), ""
+        )
+        named = [f"--{place}", *first] if first and place == "audit" else first
+        positional = (place,) if first and place != "audit" else ()
+        read_config(
+            cls, [*named, *words[len(first) :]], prog="p", description="", positional=positional
+        )

@@ -30,7 +30,10 @@ WeightedTokens = Literal["all", "observation"]
 
 
 class AppoOptions(
-    Config, renamed={"appo_right_by": "appo_correctness"}, removed={"appo_detach": True}
+    Config,
+    renamed={"appo_right_by": "appo_correctness"},
+    removed={"appo_detach": True},
+    group="training",
 ):
     """Numbers of APPO; defaults are its published settings."""
 

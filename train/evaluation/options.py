@@ -123,6 +123,18 @@ class EvaluateConfig(
         "rollouts": "With vllm, --model is sent to the server first.",
         "device": "Of --model too.",
     },
+    group="judge",
+    groups={
+        "observations_from": "data",
+        "compare": "data",
+        "shuffle_videos": "data",
+        "top_p": "model",
+        "top_k": "model",
+        "repetition_penalty": "model",
+        "page_rows": "output",
+        "page_megabytes": "output",
+    },
+    example="--model out/sft --questions held_out.json --media-root clips --output-dir out/scores",
 ):
     """Options of `train.evaluate`."""
 

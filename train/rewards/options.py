@@ -9,7 +9,7 @@ JUDGE_PROMPTS = ("sufficiency", "sufficiency-short")
 """Prompts of one call. Others of judges/prompts/ take two, which training does not make."""
 
 
-class RewardOptions(Config, renamed={"published_rewards": "reward"}):
+class RewardOptions(Config, renamed={"published_rewards": "reward"}, group="training"):
     """What a rollout is rewarded for. The numbers are those of
     `train.rewards.segment_rewards.RewardConfig`."""
 
@@ -45,6 +45,7 @@ class JudgeCallOptions(
         "judge_device": "device",
     },
     choices={"judge_prompt": lambda: JUDGE_PROMPTS},
+    group="judge",
 ):
     """How the judge of a training run is called (`judges.backends.session.CallOptions`)."""
 
@@ -52,7 +53,7 @@ class JudgeCallOptions(
     """The judge's prompt: the paper's, or a shorter one for small judges."""
 
 
-class JudgeOutageOptions(Config):
+class JudgeOutageOptions(Config, group="judge"):
     """When the judge is asked, and what happens while it is down."""
 
     judge_ahead: bool = True

@@ -31,6 +31,9 @@ class LabelConfig(
     FrameOptions,
     defaults={"media_root": None, "video_decoder": "decord-then-pyav"},
     notes={"media_root": "By default the one that the build used."},
+    group="data",
+    groups={"port": "other", "export_file": "output"},
+    example="out/audit --annotator me",
 ):
     """Options of `judges.audit label`."""
 

@@ -56,6 +56,8 @@ class ReportConfig(
         "frames": "On the page; `none` leaves them out.",
         "media_root": "By default the one that the build used.",
     },
+    group="output",
+    example="out/audit --media-root clips",
 ):
     """Options of `judges.audit report`."""
 

@@ -42,6 +42,8 @@ class RunConfig(
         "media_root": "Only oracle: judges need it, by default the one that `sample` stored.",
         "seed": "Permutations and probe texts follow from it.",
     },
+    group="judge",
+    example="out/audit --judge claude:claude-haiku-5-5 --repeats 2 --probes",
 ):
     """Options of `judges.audit run`."""
 

@@ -44,6 +44,8 @@ class SampleConfig(
         "predictions": "For --kind think-answer.",
         "media_root": "By default the build's own.",
     },
+    group="data",
+    example="out/audit --build out/build --size 200",
 ):
     """Options of `judges.audit sample`."""
 
