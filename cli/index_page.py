@@ -171,9 +171,8 @@ def _folder(root: Path, path: Path) -> FolderLink:
     relative = path.relative_to(root).as_posix()
     found = sorted(_files_below(path))
     index = path / INDEX
-    meaning = next(
-        (what for name, what in _MEANINGS.items() if f"{relative}/{INDEX}" == name), "its index"
-    )
+    owner = owner_of(path)
+    meaning = _MEANINGS.get(f"{relative}/{INDEX}", owner.what if owner else "its index")
     listed = [] if index.is_file() else found[:_MOST_LISTED]
     return FolderLink(
         href=quote(f"{relative}/{INDEX}" if index.is_file() else f"{relative}/"),

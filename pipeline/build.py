@@ -27,6 +27,7 @@ from judges.backends.preflight import HeldCalls
 from judges.backends.session import unknown_prices
 from media.store import FrameStore
 from pipeline.card import write_card
+from pipeline.card_examples import card_examples
 from pipeline.exports.dataset import export_dataset
 from pipeline.exports.formats import export_further, refuse_unwritable_outputs
 from pipeline.options import MAY_CHANGE_ON_RESUME, BuildConfig
@@ -142,7 +143,7 @@ async def build(config: BuildConfig, command: list[str]) -> int:
         failed = _failed_rows(ledger)
         status = EXIT_STOPPED if stop else EXIT_ROWS_FAILED if failed else EXIT_OK
         ledger.end_run(status)
-        _export(config, paths, ledger, console)
+        await _export(config, paths, ledger, frames, console)
     _print_summary(console, paths, progress.note, failed)
     return status
 
@@ -296,13 +297,20 @@ def _failed_rows(ledger: Ledger) -> list[str]:
     ]
 
 
-def _export(config: BuildConfig, paths: Paths, ledger: Ledger, console: Console) -> None:
+async def _export(
+    config: BuildConfig, paths: Paths, ledger: Ledger, frames: FrameStore, console: Console
+) -> None:
     """Write dataset, further formats and card. The card marks a stopped build as unfinished."""
     console.print("writing dataset and card ...")
     export_dataset(ledger, paths.out)
     for sentence in export_further(ledger, paths.out, config.export, config.export_media_root):
         console.print(sentence, soft_wrap=True)
-    write_card(ledger, paths.out, copy_to=Path("data_cards") if config.card_copy else None)
+    write_card(
+        ledger,
+        paths.out,
+        examples=await card_examples(paths.out / "dataset", frames),
+        copy_to=Path("data_cards") if config.card_copy else None,
+    )
     write_index_page(paths.out)
 
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cli.markdown_page import front_matter, render_markdown
+from pipeline.card_examples import CardExample, pictures_of
 from pipeline.card_statistics import CardStatistics, RunRow, collect_statistics
 from pipeline.exports.parquet_files import replaced_folder
 from schemas.dataset_rows import COLUMNS
@@ -29,9 +30,16 @@ _KEPT, _LOST, _INK = "#2a6f97", "#d9dee3", "#22303c"
 _NUM_BINS = 40
 
 
-def write_card(ledger: Ledger, out: Path, *, copy_to: Path | None = None) -> Path:
+def write_card(
+    ledger: Ledger,
+    out: Path,
+    *,
+    examples: Sequence[CardExample] = (),
+    copy_to: Path | None = None,
+) -> Path:
     """Write `OUT/README.md` and its pictures for `OUT/dataset`; returns the card's path.
 
+    `examples` are the rows that it shows.
     With `copy_to`, the card is also written there under the dataset's id, its pictures beside it.
     """
     stats = collect_statistics(ledger, out / "dataset")
@@ -39,8 +47,10 @@ def write_card(ledger: Ledger, out: Path, *, copy_to: Path | None = None) -> Pat
     with replaced_folder(pictures, "*.png") as fresh:
         plot_funnel(stats.stages, fresh / "funnel.png")
         plot_lengths({length.name: length.words for length in stats.lengths}, fresh / "lengths.png")
+        for name, png in pictures_of(examples).items():
+            (fresh / name).write_bytes(png)
     card = out / "README.md"
-    text = render_card(stats)
+    text = render_card(stats, examples)
     write_text(card, text)
     if copy_to is not None:
         copy_to.mkdir(parents=True, exist_ok=True)
@@ -51,7 +61,7 @@ def write_card(ledger: Ledger, out: Path, *, copy_to: Path | None = None) -> Pat
     return card
 
 
-def render_card(stats: CardStatistics) -> str:
+def render_card(stats: CardStatistics, examples: Sequence[CardExample] = ()) -> str:
     """The card's text. Names, ids and details from outside are escaped."""
     filters: dict[str, Callable[..., object]] = {
         "number": lambda count: f"{count:,}",
@@ -71,6 +81,7 @@ def render_card(stats: CardStatistics) -> str:
         "share": lambda part, whole: f"{part / whole:.1%}" if whole else "–",
         "input_tokens": input_tokens,
         "columns": COLUMNS,
+        "examples": examples,
     }
     return render_markdown(Path(__file__).parent / _TEMPLATE, values, filters)
 

@@ -182,6 +182,25 @@ def holds_all(folder: Path, notes: Mapping[str, str], num_rows: int) -> bool:
     return found == num_rows and bool(_files(folder))
 
 
+def num_rows_of(folder: Path) -> int:
+    """How many rows `write_parquet` wrote there."""
+    return sum(pq.read_metadata(path).num_rows for path in _files(folder))
+
+
+def rows_at(folder: Path, places: Sequence[int]) -> list[dict[str, Any]]:
+    """The rows at ascending `places`, counted over all files; of each its row group is read."""
+    found: list[dict[str, Any]] = []
+    start = 0
+    for path in _files(folder):
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                end = start + file.metadata.row_group(group).num_rows
+                if inside := [place - start for place in places if start <= place < end]:
+                    found += file.read_row_group(group).take(inside).to_pylist()
+                start = end
+    return found
+
+
 def dataset_id(folder: Path, settings: Mapping[str, Any]) -> str:
     """Content id of a dataset: all rows in order, and the settings that made them."""
     rows = [_note(pq.read_metadata(path), _ROWS_ID) for path in _files(folder)]
