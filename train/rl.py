@@ -107,9 +107,6 @@ def _check_early(config: RlOptions) -> None:
     refuse_missing_model(config.model)
     refuse_unusable_backends({"--judge": config.judge})
     refuse_unreadable_frames(config.frames, config.max_pixels)
-    refuse_missing_folder(
-        config.media_root, "--media-root", "under which the question file's paths lie"
-    )
 
 
 def _beside_defaults(trl: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,6 +123,9 @@ def _begin(config: RlOptions, trl: dict[str, Any]) -> None:
 
 def _questions(config: RlOptions) -> list[VideoQuestion]:
     """The rows of the question file that can be read; the others are counted on stderr."""
+    refuse_missing_folder(
+        config.media_root, "--media-root", "under which the question file's paths lie"
+    )
     questions, unreadable = [], []
     try:
         rows = read_questions(

@@ -80,6 +80,10 @@ MAY_CHANGE_ON_RESUME = frozenset(
 _REWARDS = "rewards are options of this command (--reward, --accuracy-weight, ...)"
 _SAMPLER = "completions come from our own sampler, which shares each prompt over its group"
 _ENGINE = "TRL's vLLM takes no videos; give --rollouts vllm and --vllm-url"
+_OWN_PROCESS = (
+    "vLLM inside of the learner's processes is not built; start a server, and give --rollouts vllm"
+    " and --vllm-url"
+)
 _SERVER = "it is an option of the vLLM server, which you start (--rollouts vllm, --vllm-url)"
 _RATIO = "give --importance-cap, which truncates the ratio between learner and vLLM"
 _EVALUATION = "train.evaluate scores checkpoints"
@@ -94,9 +98,9 @@ REFUSED = {
     "reward_weights": _REWARDS,
     "multi_objective_aggregation": _REWARDS,
     "use_vllm": _ENGINE,
-    "vllm_mode": _ENGINE,
+    "vllm_mode": _OWN_PROCESS,
     "vllm_model_impl": _SERVER,
-    "vllm_enable_sleep_mode": _SERVER,
+    "vllm_enable_sleep_mode": _OWN_PROCESS,
     "vllm_structured_outputs_regex": "a completion is free text",
     "vllm_server_base_url": _ENGINE,
     "vllm_server_host": _ENGINE,
@@ -196,6 +200,18 @@ class RlOptions(
         "freeze_vision": "The tower then runs once per prompt for all passes.",
         "lora_dropout": "Above 0 each completion is forwarded with its own copy of the prompt.",
     },
+    group="training",
+    groups={
+        "share_prompts": "speed",
+        "completions_per_pass": "speed",
+        "groups_at_once": "speed",
+        "merge_adapters": "speed",
+        "rollouts_ahead": "speed",
+        "pages_every": "output",
+        "page_groups": "output",
+    },
+    example="--algo pa-grpo+appo --model out/sft --judge claude:claude-haiku-5-5 "
+    "--questions q.json --media-root clips --output-dir out/rl",
 ):
     """Options of `python -m train.rl`, except those of token weightings."""
 

@@ -73,6 +73,7 @@ def test_a_name_is_the_hubs_where_it_answers_or_was_asked_before(
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # where there is no folder `out`: it would be a path
     for name in ("out/stf", "gpt2"):
         with pytest.raises(UsageError, match=r"no such folder here, and .*127.0.0.1:9 cannot be"):
             refuse_missing_model(name)
@@ -82,6 +83,17 @@ def test_a_name_is_the_hubs_where_it_answers_or_was_asked_before(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UsageError, match="HF_HUB_OFFLINE is set"):
         refuse_missing_model("out/other")
+
+
+def test_a_name_in_a_folder_that_is_here_is_no_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out/sft").mkdir(parents=True)
+    refuse_missing_model("out/sft")
+    with pytest.raises(UsageError, match="no such folder; did you mean out/sft\\?$"):
+        refuse_missing_model("out/stf")
 
 
 def test_trackers_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
