@@ -1,7 +1,7 @@
 """A build as large as VideoP2R's question pool: 263,055 questions over 100 stills, with the oracle
 as teacher and judge.
 
-    python benchmarks/scale.py [--questions 263055] [--folder DIR] [--blind-filter oracle:7]
+    python benchmarks/scale.py [--questions 263055] [--folder DIR] [--blind-filter oracle:7,blind=0.2]
 
 Reads, plans, runs and resumes it as a user would, in processes of their own, and prints seconds and
 peak memory of each as JSON. The third run is killed half way (kill -9) before it is resumed.
@@ -28,7 +28,9 @@ def measured(command: list[str], *, kill_after_settled: int | None = None) -> di
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if kill_after_settled is not None:
         progress = Path(command[command.index("--out") + 1]) / "progress.json"
-        while process.poll() is None and _settled(progress) < kill_after_settled:
+        while _settled(progress) < kill_after_settled:
+            if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                raise SystemExit(f"it ended before it could be killed half way: {_note(progress)}")
             time.sleep(0.5)
         process.send_signal(signal.SIGKILL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -45,13 +47,18 @@ def _settled(progress: Path) -> int:
     return int(json.loads(progress.read_text())["settled"]) if progress.exists() else 0
 
 
+def _note(progress: Path) -> str:
+    """Why a build stopped, by its own words."""
+    return str(json.loads(progress.read_text())["note"]) if progress.exists() else "it never began"
+
+
 def main() -> None:
     """Run the benchmark and print its JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--questions", type=int, default=QUESTIONS)
     parser.add_argument("--folder", type=Path, help="where to work; default a temporary folder")
     parser.add_argument(
-        "--blind-filter", help="a text reader to ask too, for example oracle:7,blind=0.4"
+        "--blind-filter", help="a text reader to ask too, for example oracle:7,blind=0.2"
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

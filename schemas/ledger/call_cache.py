@@ -1,7 +1,7 @@
 """The memory of calls: which ended, how, and which batches are still out."""
 
 import hashlib
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ STATUS_OF_REASON = {
 }
 """The status of a call that failed, for each reason that it gives a question."""
 _DIGEST_BYTES = 16
+_KEPT_CHARACTERS = 4_000_000  # of replies that were looked up, some megabytes
 _FIND = """
 SELECT call_key, status, coalesce(reply, ''), coalesce(stop_reason, ''), input_tokens,
        output_tokens, cache_read_tokens, cache_write_tokens, model, coalesce(request_id, ''),
@@ -111,10 +112,16 @@ def final_call(row: CallRow) -> CachedCall | None:
 
 
 class CallCache:
-    """Which calls have ended: digests of all of them, and the rows that are not committed yet."""
+    """Which calls have ended: digests of all of them, and the rows that are not committed yet.
+
+    Rows that were looked up last are kept too, while their texts are short: a text reader is asked
+    the same about every video that shares a question, and each look-up in the file takes time.
+    """
 
     def __init__(self) -> None:
         self._ended: set[bytes] = set()
+        self._looked_up: OrderedDict[str, CachedCall] = OrderedDict()
+        self._looked_up_characters = 0
         self._fresh: dict[str, CachedCall] = {}
         self._fresh_order: deque[tuple[int, str]] = deque()
 
@@ -126,6 +133,8 @@ class CallCache:
         self._ended = {key_digest(key) for key in call_keys}
         self._fresh.clear()
         self._fresh_order.clear()
+        self._looked_up.clear()
+        self._looked_up_characters = 0
 
     def add(self, call: CachedCall, number: int, committed: int) -> None:
         """Remember a call that ended; `number` is its place in the writer's queue."""
@@ -142,14 +151,33 @@ class CallCache:
         fresh = self._fresh.get(call_key)
         if fresh is not None:
             return fresh
+        if call_key in self._looked_up:
+            self._looked_up.move_to_end(call_key)
+            return self._looked_up[call_key]
         # All rows are fetched: a result that is not read to its end keeps its transaction open, and
         # the file could not be closed.
         rows = cursor.execute(_FIND, [call_key]).fetchall()
-        return CachedCall(*rows[0]) if rows else None
+        if not rows:
+            return None
+        call = CachedCall(*rows[0])
+        self._keep(call)
+        return call
+
+    def _keep(self, call: CachedCall) -> None:
+        self._looked_up[call.call_key] = call
+        self._looked_up_characters += _num_characters(call)
+        while self._looked_up_characters > _KEPT_CHARACTERS:
+            _, oldest = self._looked_up.popitem(last=False)
+            self._looked_up_characters -= _num_characters(oldest)
 
     def _forget_committed(self, committed: int) -> None:
         while self._fresh_order and self._fresh_order[0][0] <= committed:
             self._fresh.pop(self._fresh_order.popleft()[1], None)
+
+
+def _num_characters(call: CachedCall) -> int:
+    """The length of a row's texts, its other columns as a round number."""
+    return len(call.reply) + len(call.error) + 500
 
 
 def open_batches(cursor: "DuckDBPyConnection") -> list[OpenBatch]:

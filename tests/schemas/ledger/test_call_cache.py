@@ -4,7 +4,9 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import pytest
 from helpers.ledger_rows import a_question, a_run, accept, attempt_row, call_row
 
 from schemas.ledger.ledger import Ledger, OpenBatch
@@ -43,6 +45,55 @@ def test_a_ledger_closes_after_a_reply_was_looked_up_and_a_row_replaced(tmp_path
             ledger.add_attempt(attempt_row(a_question(0).question_id))
             ledger.add_call(call_row("a")) if number == 0 else ledger.cached_reply("a")
             ledger.add_attempt(attempt_row(a_question(0).question_id))
+
+
+class CountingCursor:
+    """A cursor of the file that counts what is asked of it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.asked = 0
+        self._cursor = ledger._cursor
+
+    def execute(self, *arguments: Any) -> Any:
+        self.asked += 1
+        return self._cursor.execute(*arguments)
+
+
+def test_a_row_that_is_looked_up_again_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the texts of what was looked up are too long, the oldest first."""
+    monkeypatch.setattr("schemas.ledger.call_cache._KEPT_CHARACTERS", 2_500)
+    with Ledger.open(tmp_path / "cot.duckdb", a_run(0)) as ledger:
+        for key in "abc":
+            ledger.add_call(call_row(key, reply=key * 500))
+        ledger.flush()
+        cursor = CountingCursor(ledger)
+
+        def look_up(key: str) -> int:
+            """How often the file was asked."""
+            before = cursor.asked
+            found = ledger._calls.find(key, ledger._writer.committed, cursor)  # type: ignore[arg-type]
+            assert found is not None
+            assert found.reply == key * 500
+            return cursor.asked - before
+
+        assert [look_up(key) for key in "aabab"] == [1, 0, 1, 0, 0]
+        assert [look_up(key) for key in "cba"] == [1, 0, 1]  # room for two: a was the oldest
+
+
+def test_a_failure_that_was_looked_up_and_then_forgotten_is_forgotten(ledger: Ledger) -> None:
+    ledger.add_call(call_row("a", "failed", is_final=True, error="gone"))
+    ledger.flush()
+    assert ledger.cached_reply("a") is not None
+    assert ledger.cached_reply("a") is not None
+    ledger.forget_failed_calls(["a"])
+    assert ledger.cached_reply("a") is None
+    ledger.add_call(call_row("a", attempt=1, reply="at last"))
+    ledger.flush()
+    found = ledger.cached_reply("a")
+    assert found is not None
+    assert found.reply == "at last"
 
 
 def test_only_final_attempts_answer(ledger: Ledger) -> None:
