@@ -12,6 +12,7 @@ from typing import IO, NoReturn
 
 from cli import interrupts_are_handled, streams_are_open
 from schemas.ledger.file import LedgerWriteError
+from schemas.runs import DISTRIBUTION
 from schemas.serialization import redact, visible
 
 EXIT_OK = 0  # every row has its outcome
@@ -136,7 +137,8 @@ def missing_extra(error: ModuleNotFoundError, prog: str = "") -> str | None:
         return None
     if extra in _EXTRAS_IN_TRAIN and prog.startswith(_TRAINING_COMMANDS):
         extra = "train"
-    return f'needs the package {package}, which is not installed: pip install "p2r[{extra}]"'
+    install = f'pip install "{DISTRIBUTION}[{extra}]"'
+    return f"needs the package {package}, which is not installed: {install}"
 
 
 def require_packages(*names: str) -> None:

@@ -15,8 +15,12 @@ from typing import Any, Protocol
 from schemas.serialization import redact
 
 _GIT_TIMEOUT_SECONDS = 10
+DISTRIBUTION = "videop2r-toolkit"
+"""What this project is called where packages are installed from; `p2r` is somebody else's there."""
+_OWN = "p2r"
+"""The name under which ledgers and reports keep our version."""
 _RECORDED_PACKAGES = (
-    "p2r",
+    DISTRIBUTION,
     "accelerate",
     "anthropic",
     "av",
@@ -94,7 +98,7 @@ def package_versions() -> dict[str, str]:
     versions = {}
     for name in _RECORDED_PACKAGES:
         try:
-            versions[name] = version(name)
+            versions[_OWN if name == DISTRIBUTION else name] = version(name)
         except PackageNotFoundError:
             continue
     return versions

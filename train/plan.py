@@ -25,7 +25,7 @@ from cli.config import EXIT_OK, Config, UsageError, exit_with_usage_error, run_c
 from cli.option_groups import JsonOptions
 from cli.plugins import load_plugins_of
 from train.early_checks import refuse_missing_model
-from train.rl_checks import algorithm_of
+from train.rl_checks import algorithm_of, prompts_per_generation
 from train.rl_options import REFUSED as REFUSED_BY_RL
 from train.rl_options import TRL_DEFAULTS, RlOptions, rl_config_class
 from train.sft_options import REFUSED as REFUSED_BY_SFT
@@ -57,7 +57,7 @@ class PlanOptions(
     """GPUs of a node."""
     nodes: int = Field(1, ge=1)
     """Nodes with that number of GPUs each."""
-    gpu_memory_gb: float = Field(DEFAULT_GPU_MEMORY_GB, gt=0)
+    gpu_memory_gb: float = Field(DEFAULT_GPU_MEMORY_GB, gt=0, allow_inf_nan=False)
     """Memory of a GPU, in GB of 10^9 bytes."""
     rollout_gpus: int = Field(0, ge=0)
     """Of all GPUs, those that draw completions with vLLM and do not learn."""
@@ -78,9 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_OK
 
 
-def _read(argv: Sequence[str]) -> tuple[Any, dict[str, Any]]:
-    load_plugins_of(argv)
-    is_sft = "--sft" in argv
+def planned_options(*, is_sft: bool = False) -> type[Config]:
+    """The options of a plan: its own, and those of the run that is planned, which has no files."""
     notes = {"model": "A folder that holds config.json alone is enough."}
     given_elsewhere: dict[str, Any] = {"output_dir": _NOWHERE, "media_root": _NOWHERE}
     if is_sft:
@@ -88,11 +87,16 @@ def _read(argv: Sequence[str]) -> tuple[Any, dict[str, Any]]:
     else:
         given_elsewhere |= {"questions": _NOWHERE, "algo": "pa-grpo"}
     base: type[Config] = SftConfig if is_sft else rl_config_class()
-    planned: type[Config] = new_class(
+    return new_class(
         "PlannedOptions", (PlanOptions, base), {"defaults": given_elsewhere, "notes": notes}
     )
+
+
+def _read(argv: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+    load_plugins_of(argv)
+    is_sft = "--sft" in argv
     return read_training_command(
-        planned,
+        planned_options(is_sft=is_sft),
         "SFTConfig" if is_sft else "GRPOConfig",
         argv,
         prog=PROG,
@@ -109,6 +113,8 @@ def _planned(config: Any, trl: Mapping[str, Any]) -> str:
             f"--rollout-gpus {config.rollout_gpus} leaves none of {config.gpus * config.nodes} GPUs"
             " to learn; give fewer, or more --gpus"
         )
+    if not config.sft:
+        prompts_per_generation(TRL_DEFAULTS | dict(trl), gpus)
     return plan_of(
         config,
         trl,

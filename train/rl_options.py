@@ -30,6 +30,7 @@ from cli.option_groups import (
 )
 from train.algorithms.registry import ALGORITHMS, TOKEN_WEIGHTINGS, GroupReward
 from train.algorithms.token_weighting import TokenWeighting
+from train.early_checks import known_options
 from train.rewards.options import JudgeCallOptions, JudgeOutageOptions, RewardOptions
 from train.rewards.plan import reward_names
 
@@ -283,6 +284,12 @@ def refuse_taken_options(weighting: type[TokenWeighting], taken: Collection[str]
                 f"the token weighting {weighting.name} has an option {name}, which train.rl has"
                 " already; rename the option, or the weighting"
             )
+
+
+def trl_options() -> list[str]:
+    """The names of TRL's options that this command takes besides its own."""
+    taken = {*rl_config_class().model_fields, *REFUSED}
+    return sorted({*(known_options("GRPOConfig") or ())} - taken)
 
 
 RlConfig = rl_config_class()

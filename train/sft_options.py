@@ -27,6 +27,7 @@ from cli.option_groups import (
     TrainedWeightsOptions,
 )
 from schemas.traces import TEMPLATES
+from train.early_checks import known_options
 
 EFFECTIVE_BATCH = 16
 
@@ -220,3 +221,9 @@ def accumulation_steps(config: SftConfig, num_processes: int) -> int:
             f" {at_once}"
         )
     return wanted // at_once
+
+
+def trl_options() -> list[str]:
+    """The names of TRL's options that this command takes besides its own."""
+    taken = {*SftConfig.model_fields, *REFUSED}
+    return sorted({*(known_options("SFTConfig") or ())} - taken)

@@ -314,7 +314,7 @@ def test_a_package_of_an_extra_that_is_not_installed_is_named_with_the_extra(
     with pytest.raises(SystemExit) as caught:
         run_command("p", main)
     assert caught.value.code == EXIT_USAGE
-    assert f'pip install "p2r[{extra}]"' in capsys.readouterr().err
+    assert f'pip install "videop2r-toolkit[{extra}]"' in capsys.readouterr().err
 
 
 def test_a_module_of_ours_that_is_missing_is_a_fault_of_ours() -> None:

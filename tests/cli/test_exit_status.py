@@ -131,9 +131,8 @@ def test_the_extra_that_a_command_needs_is_named(prog: str, package: str, extra:
     error = ModuleNotFoundError(f"No module named {package!r}", name=f"{package}.nn")
     sentence = missing_extra(error, prog)
     assert sentence is not None
-    assert f'needs the package {package}, which is not installed: pip install "p2r[{extra}]"' in (
-        sentence
-    )
+    install = f'pip install "videop2r-toolkit[{extra}]"'
+    assert f"needs the package {package}, which is not installed: {install}" in sentence
     assert missing_extra(ModuleNotFoundError("x", name="numpy"), prog) is None
 
 
@@ -172,7 +171,7 @@ runpy.run_module({command!r}, run_name="__main__", alter_sys=True)
     assert done.returncode == EXIT_USAGE, done.stderr
     assert "Traceback" not in done.stderr
     extra = "local" if "tiny_model" in command or "llama_judge" in command else "train"
-    assert f'pip install "p2r[{extra}]"' in done.stderr
+    assert f'pip install "videop2r-toolkit[{extra}]"' in done.stderr
 
 
 def test_ctrl_c_says_that_a_command_resumes_only_where_it_does(

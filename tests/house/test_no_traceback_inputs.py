@@ -55,7 +55,7 @@ def test_a_missing_package_names_its_extra(
     done = run(words, tmp_path, env=without_packages(tmp_path / "hook", *packages))
     done.check(2)
     extras = {extra, "train"} if extra == "local" else {extra}
-    assert any(f"p2r[{one}]" in done.err for one in extras), done.err[-600:]
+    assert any(f"videop2r-toolkit[{one}]" in done.err for one in extras), done.err[-600:]
     assert not out.exists(), "a run that could not begin has claimed its folder"
 
 
@@ -76,7 +76,7 @@ def test_a_missing_backend_names_its_extra(
     env = without_packages(tmp_path / "hook", package) | {"ANTHROPIC_API_KEY": TEST_KEY}
     done = run(words, tmp_path, env=env)
     done.check(2)
-    assert f"p2r[{extra}]" in done.err
+    assert f"videop2r-toolkit[{extra}]" in done.err
 
 
 def test_the_page_without_its_package_names_the_extra(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_the_page_without_its_package_names_the_extra(tmp_path: Path) -> None:
     words += ["--media-root", str(prepared() / "world"), "--port", "0"]
     done = run(words, tmp_path, env=without_packages(tmp_path / "hook", "gradio"))
     done.check(2)
-    assert "p2r[ui]" in done.err
+    assert "videop2r-toolkit[ui]" in done.err
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from judges.audits.label.files import export_labels, import_labels
 from judges.audits.label.queue import LabelBook, annotator_name
 from judges.audits.store import AuditStore
 from media.sampling import FrameSpec
-from schemas.runs import start_run
+from schemas.runs import DISTRIBUTION, start_run
 
 if TYPE_CHECKING:
     from media.store import FrameStore
@@ -106,7 +106,7 @@ def _serve_page(config: LabelConfig, store: AuditStore) -> int:
         except ImportError as error:
             raise UsageError(
                 f"the labelling page needs the extra 'ui' ({error.name} is not installed): "
-                "pip install 'p2r[ui]', or label elsewhere with --export"
+                f"pip install '{DISTRIBUTION}[ui]', or label elsewhere with --export"
             ) from None
         host, port = listening.getsockname()
         print(

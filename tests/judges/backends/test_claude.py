@@ -224,7 +224,7 @@ def test_without_the_package_one_sentence_says_what_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.startswith("BackendUnavailableError"), done.stderr
-    assert 'pip install "p2r[claude]"' in done.stdout
+    assert 'pip install "videop2r-toolkit[claude]"' in done.stdout
 
 
 async def test_counted_and_bounded_tokens_agree_with_the_bill(backend: ClaudeBackend) -> None:

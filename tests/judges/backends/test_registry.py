@@ -32,7 +32,7 @@ def test_a_missing_package_is_told_with_what_to_install(
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.startswith("BackendUnavailableError"), done.stderr
-    assert f'pip install "p2r[{extra}]"' in done.stdout
+    assert f'pip install "videop2r-toolkit[{extra}]"' in done.stdout
 
 
 @pytest.mark.parametrize(

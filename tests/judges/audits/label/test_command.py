@@ -79,7 +79,7 @@ def test_without_gradio_it_says_what_to_install(tmp_path: Path, audit: Path) -> 
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "gradio.py").write_text("raise ImportError('none', name='gradio')")
     said = _refusal(audit, "--port", 0, PYTHONPATH=str(tmp_path / "hidden"))
-    assert "pip install 'p2r[ui]'" in said
+    assert "pip install 'videop2r-toolkit[ui]'" in said
     assert "--export" in said
 
 
