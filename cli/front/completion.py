@@ -41,7 +41,7 @@ def lines() -> list[Line]:
 
 def _choices(parser: OptionParser) -> dict[str, tuple[str, ...]]:
     """The values of the options whose placeholder lists them: `{decord,pyav}`."""
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for action in parser._actions:
         shown = action.metavar
         if isinstance(shown, str) and shown.startswith("{"):
