@@ -6,7 +6,7 @@ asked.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypedDict
 
@@ -160,6 +160,29 @@ def judge_views(
             )
             for (judge, variant), found in sorted(asked.items())
         ),
+    )
+
+
+def without_echoes(views: Sequence[JudgeView]) -> tuple[JudgeView, ...]:
+    """The views, the judge that made the data once where asking it again said nothing new.
+
+    That is where it was asked about every row with the prompt of the data, and gave each verdict of
+    the data again (a cached, scripted or greedy judge). The one view keeps its replies and costs.
+    """
+    source, *asked = views
+    for view in asked:
+        if _is_echo(view, source):
+            one = replace(view, name=source.name, is_source=True)
+            return (one, *(other for other in asked if other is not view))
+    return tuple(views)
+
+
+def _is_echo(view: JudgeView, source: JudgeView) -> bool:
+    return view.judge == source.judge and all(
+        again is not None
+        and drawn is not None
+        and (again.verdict, again.prompt_id) == (drawn.verdict, drawn.prompt_id)
+        for again, drawn in zip(view.verdicts, source.verdicts, strict=True)
     )
 
 

@@ -81,7 +81,7 @@ class ReportConfig(
 
 def report(config: ReportConfig) -> int:
     """Compute, print and write the report."""
-    from judges.audits.arrays import audit_rows, judge_views
+    from judges.audits.arrays import audit_rows, judge_views, without_echoes
     from judges.audits.report.disagreements import cards_of
     from judges.audits.report.figures import pictures_of
     from judges.audits.report.page import write_report_page
@@ -109,7 +109,8 @@ def report(config: ReportConfig) -> int:
             store.source,
             ReportSettings(config.resamples, config.seed, config.widths),
         )
-        cards = cards_of(rows, judge_views(rows.items, verdicts), verdicts)
+        views = without_echoes(judge_views(rows.items, verdicts))
+        cards = cards_of(rows, views, verdicts)
         sections, pictures = sections_of(results), pictures_of(results)
         _write_json(output / "report.json", results, cards)
         _write_pictures(output / "pictures", pictures)
@@ -208,8 +209,11 @@ def _print(sections: "Sequence[Section]") -> None:
             console.print(sentence)
         for one in section.tables:
             rows = one.rows[: one.screen_rows]
-            console.print(
-                plain_table(one.columns, rows, num_texts=one.num_texts, box=box.SIMPLE_HEAD)
-            )
+            if rows:
+                console.print(
+                    plain_table(one.columns, rows, num_texts=one.num_texts, box=box.SIMPLE_HEAD)
+                )
             if len(one.rows) > one.screen_rows:
-                console.print(f"... {len(one.rows) - one.screen_rows} more on the page")
+                num_more = len(one.rows) - one.screen_rows
+                more = f"... {num_more} more" if rows else f"{num_more} {one.what}"
+                console.print(f"{more} on the page")

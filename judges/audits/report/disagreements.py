@@ -13,18 +13,30 @@ from judges.audits.records import REAL, AuditItem, AuditLabel, AuditVerdict
 from judges.statistics.cluster_bootstrap import Floats
 
 Kind = Literal[
-    "false-yes", "false-no", "unscored", "judges", "again", "otherwise", "probe", "people", "unsure"
+    "false-yes",
+    "false-no",
+    "other-answer",
+    "missed-answer",
+    "invented-answer",
+    "unscored",
+    "judges",
+    "again",
+    "otherwise",
+    "people",
+    "unsure",
 ]
 
 # In this order of gravity; {yes} and {no} are the words of the audit's kind.
 KINDS: dict[Kind, str] = {
     "false-yes": "accepted, but people say {no}",
     "false-no": "rejected, but people say {yes}",
+    "other-answer": "another answer than people's",
+    "missed-answer": "no answer, but people see one",
+    "invented-answer": "an answer, but people see none",
     "unscored": "no verdict could be read",
     "judges": "judges differ",
     "again": "another word when asked again",
     "otherwise": "another word when asked in another way",
-    "probe": "let a leak probe through",
     "people": "people differ",
     "unsure": "people are unsure",
 }
@@ -54,7 +66,8 @@ class Said:
 
 @dataclass(frozen=True)
 class Card:
-    """One row to look at. `others` are the notable verdicts of other kinds of request."""
+    """One row to look at. `others` are the notable verdicts of other kinds of request, probes that
+    were let through among them; these alone make no disagreement, for they have a section."""
 
     item: AuditItem
     marks: tuple[Mark, ...]
@@ -96,6 +109,7 @@ def _card(
     labels = [rows.given.get((item.item_id, name)) for name in rows.annotators]
     marks = _marks_of_people(rows.labels[:, row], [label for label in labels if label])
     usual: dict[str, AuditVerdict] = {}
+    shown_as = {view_name(view.judge, view.variant): view.name for view in views}
     said = []
     for view in views:
         verdict = view.verdicts[row]
@@ -110,6 +124,11 @@ def _card(
     others = []
     for verdict in further:
         name = view_name(verdict.judge, verdict.variant)
+        name = shown_as.get(name, name)
+        if verdict.probe != REAL:
+            if verdict.verdict == "yes":
+                others.append(Said(name, _how(verdict), verdict))
+            continue
         kind = _further_kind(verdict, usual.get(name))
         if kind is not None:
             marks.append(Mark(name, kind))
@@ -141,8 +160,6 @@ def _marks_against_people(name: str, verdict: AuditVerdict, reference: float) ->
 
 
 def _further_kind(verdict: AuditVerdict, usual: AuditVerdict | None) -> Kind | None:
-    if verdict.probe != REAL:
-        return "probe" if verdict.verdict == "yes" else None
     if usual is None or verdict.verdict == usual.verdict:
         return None
     return "again" if verdict.permutation == AS_PUBLISHED else "otherwise"

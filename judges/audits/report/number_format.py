@@ -19,13 +19,14 @@ UNKNOWN = "–"
 class Table:
     """Cells as texts. The first `num_texts` columns are words, the others numbers.
 
-    The screen shows the first `screen_rows` rows, the page all.
+    The screen shows the first `screen_rows` rows, the page all; with none, it counts `what`.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     num_texts: int = 1
     screen_rows: int = 15
+    what: str = "rows"
 
 
 @dataclass(frozen=True)

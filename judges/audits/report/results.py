@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from judges.audits.arrays import AuditRows, JudgeView, Resampling, judge_views
+from judges.audits.arrays import AuditRows, JudgeView, Resampling, judge_views, without_echoes
 from judges.audits.audit_kinds import KINDS, SUFFICIENCY, AuditKind
 from judges.audits.records import AuditLabel, AuditVerdict, Stratum
 from judges.audits.report.data_impact import Consequences, consequences_of
@@ -154,7 +154,7 @@ def collect(
     settings: ReportSettings,
 ) -> AuditResults:
     """Compute everything; nothing is read or written."""
-    views = judge_views(rows.items, verdicts)
+    views = without_echoes(judge_views(rows.items, verdicts))
     given = Resampling(resamples=settings.resamples, seed=settings.seed)
     judges = tuple(_judge_results(view, rows, given) for view in views)
     people = _people_results(rows, given)

@@ -268,6 +268,12 @@ def _rows(results: AuditResults) -> Section:
         ),
         (
             Table(("annotator", *results.kind.labels, "from"), people),
-            Table(("verdict", "problem type", "data source", "population", "drawn"), strata, 3),
+            Table(
+                ("verdict", "problem type", "data source", "population", "drawn"),
+                strata,
+                num_texts=3,
+                screen_rows=0,
+                what="strata",
+            ),
         ),
     )

@@ -56,23 +56,57 @@ def test_every_kind_of_disagreement_is_found(tmp_path: Path) -> None:
             *verdicts_of("yynyyuyy"),
             *verdicts_of("y.....n.", repeat=1),
             *verdicts_of("yynyyuyn", permutation=2),
-            *verdicts_of("nnnnnnny", probe="empty"),
+            *verdicts_of("ynnnnnny", probe="empty"),
         ],
     )
     found = cards(tmp_path)
     source, one = "oracle:1 (as in the data)", "claude:one"
-    assert "item-0" not in found  # everybody agrees
+    assert "item-0" not in found  # everybody agrees; a probe let through is no disagreement
     assert marks(found["item-1"]) == {(source, "false-yes"), (one, "false-yes")}
     assert marks(found["item-2"]) == {(one, "false-no"), (one, "judges"), (source, "judges")}
     assert marks(found["item-3"]) == {("", "people")}
     assert marks(found["item-4"]) == {("", "unsure")}
     assert marks(found["item-5"]) == {(one, "unscored")}
     assert marks(found["item-6"]) == {(one, "again")}
-    assert marks(found["item-7"]) == {(one, "otherwise"), (one, "probe")}
+    assert marks(found["item-7"]) == {(one, "otherwise")}
     assert [said.how for said in found["item-7"].others] == [
         "options under other letters",
         "probe empty",
     ]
+
+
+def test_a_judge_that_only_repeats_the_data_is_shown_once_with_its_replies(tmp_path: Path) -> None:
+    again = [
+        replace(verdict, judge="oracle:1", prompt_id="prompt-0") for verdict in verdicts_of("yn")
+    ]
+    rows = [Row("yes", {"ada": "i"}), Row("no", {"ada": "s"})]
+    small_audit(
+        tmp_path,
+        rows,
+        verdicts=[*again, *(replace(one, judge="oracle:1") for one in verdicts_of("ny", repeat=1))],
+    )
+    page = made(tmp_path)
+    content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert [one["name"] for one in content["judges"]] == ["oracle:1 (as in the data)"]
+    assert content["pairs"] == []
+    (first,) = re.findall(r'<article[^>]*id="item-0">(.*?)</article>', page, re.DOTALL)
+    assert first.count("&lt;judgement&gt;yes&lt;/judgement&gt;") == 1  # no longer "in the build"
+    assert "accepted, but people say insufficient (oracle:1 (as in the data))" in first
+    assert "another word when asked again (oracle:1 (as in the data))" in first
+
+
+@pytest.mark.parametrize(
+    ("words", "prompt"), [("yy", "prompt-0"), ("y.", "prompt-0"), ("yn", "prompt-1")]
+)
+def test_a_judge_that_says_anything_new_is_shown_twice(
+    words: str, prompt: str, tmp_path: Path
+) -> None:
+    """Another verdict, a row that it was not asked about, another prompt."""
+    again = [replace(verdict, judge="oracle:1", prompt_id=prompt) for verdict in verdicts_of(words)]
+    small_audit(tmp_path, [Row("yes", {"ada": "i"}), Row("no", {"ada": "s"})], verdicts=again)
+    made(tmp_path)
+    content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert [one["name"] for one in content["judges"]] == ["oracle:1 (as in the data)", "oracle:1"]
 
 
 def test_what_the_makers_of_the_data_got_wrong_comes_first(tmp_path: Path) -> None:
