@@ -29,6 +29,14 @@ _TAG_TOKENS = 32
 _LOSSES_OF_TOKENS = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo")
 _RATIO_LEVELS = ("token", "sequence")
 _DDP_TIMEOUT_SECONDS = 1800  # transformers' TrainingArguments.ddp_timeout
+_COUNTS = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "generation_batch_size",
+    "steps_per_generation",
+    "num_iterations",
+    "max_completion_length",
+)
 _UPDATE_IN_EVERY_BACKWARD = ("lomo", "adalomo")
 
 
@@ -71,16 +79,15 @@ def resolve_settings(
     is_sharded = asks_for_fsdp(trl, os.environ, num_processes=num_processes)
     if is_sharded and trl.get("fsdp_config"):
         trl["fsdp"] = trl.get("fsdp") or True  # else transformers leaves the settings unread
-    group_size = int(trl.setdefault("num_generations", 8))
-    trl.setdefault("per_device_train_batch_size", group_size)
+    prompts = prompts_per_generation(trl, num_processes)
     settings = Settings(
         algo=algo,
         template=template,
         scale=trl["scale_rewards"] == "group",
         weighting=TOKEN_WEIGHTINGS[algo.weighting](config) if algo.weighting else None,
         rewards=read_rewards(config.reward, template, integer_seconds=config.integer_seconds),
-        group_size=group_size,
-        prompts_per_generation=_prompts_per_generation(trl, num_processes),
+        group_size=int(trl["num_generations"]),
+        prompts_per_generation=prompts,
         is_sharded=is_sharded,
         trl=trl,
     )
@@ -138,8 +145,16 @@ def check_questions(
         )
 
 
-def _prompts_per_generation(trl: Mapping[str, Any], num_processes: int) -> int:
-    size, batch = int(trl["num_generations"]), int(trl["per_device_train_batch_size"])
+def prompts_per_generation(trl: dict[str, Any], num_processes: int) -> int:
+    """Questions of a generation batch, over all processes; sizes that are not given are filled in.
+
+    Raises UsageError where groups would be cut.
+    """
+    for name in _COUNTS:
+        if (given := trl.get(name)) is not None and int(given) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {given}: give a number of 1 or above")
+    size = int(trl.setdefault("num_generations", 8))
+    batch = int(trl.setdefault("per_device_train_batch_size", size))
     if size < 2:
         raise UsageError(
             f"--num-generations {size}: a rollout is compared with the others of its group, so a"
@@ -175,9 +190,9 @@ def _check_loss(trl: Mapping[str, Any]) -> None:
             f"--scale-rewards {trl['scale_rewards']}: advantages are scaled by their group's"
             " standard deviation (group) or not at all (none)"
         )
-    if float(trl.get("temperature", 1.0)) <= 0:
+    if not 0 < float(trl.get("temperature", 1.0)) < math.inf:
         raise UsageError(
-            "--temperature must be above 0: rollouts that are all the same teach nothing"
+            "--temperature must be a number above 0: rollouts that are all the same teach nothing"
         )
 
 

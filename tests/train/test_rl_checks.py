@@ -192,7 +192,7 @@ def test_completions_can_hold_what_the_length_reward_pays_for() -> None:
         ({"save_strategy": "best"}, "train.evaluate scores checkpoints"),
         ({"loss_type": "vespo"}, "assumes one advantage per rollout"),
         ({"scale_rewards": "batch"}, "not at all (none)"),
-        ({"temperature": 0.0}, "--temperature must be above 0"),
+        ({"temperature": 0.0}, "--temperature must be a number above 0"),
         ({"generation_batch_size": 8, "steps_per_generation": 1}, "not both"),
     ],
 )
@@ -350,6 +350,7 @@ def test_choices_are_those_of_the_mathematics() -> None:
     [
         (["--algo", "ppo"], "unknown algorithm 'ppo'"),
         (["--algo", "grpo", "--use-vllm", "true"], REFUSED["use_vllm"]),
+        (["--algo", "grpo", "--vllm-mode", "colocate"], "is not built; start a server"),
         (["--algo", "grpo", "--rollouts", "vllm"], "give its address by --vllm-url"),
         (["--algo", "grpo", "--reward-weights", "1"], "--accuracy-weight"),
         (["--algo", "grpo", "--num-generations", "1"], "at least 2"),
