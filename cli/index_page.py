@@ -26,6 +26,7 @@ _PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 _MOST_PICTURE_BYTES = 600_000
 _MOST_PICTURES = 12
 _MOST_LISTED = 200  # files of one folder below; the rest is behind the link to the folder
+_MOST_OPEN = 12
 _MOST_ORIGINS = 5  # steps back
 
 # What a file of ours is, by its place in the folder; the first pattern that fits.
@@ -92,6 +93,11 @@ class FolderLink:
     files: tuple[FileLink, ...]
     num_files: int
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its files are shown at once: few, and all of them meant for people."""
+        return self.num_files <= _MOST_OPEN and all(file.meaning for file in self.files)
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -136,7 +142,7 @@ def folder_listing(folder: Path, origins: Mapping[str, Path] | None = None) -> F
     entries = sorted(path for path in folder.iterdir() if _is_shown(path))
     files = [path for path in entries if path.is_file() and path.name != INDEX]
     return FolderListing(
-        files=tuple(_with_pictures(_file(folder, path) for path in files)),
+        files=tuple(_with_pictures(_file(folder, folder, path) for path in files)),
         folders=tuple(_folder(folder, path) for path in entries if path.is_dir()),
         origins=_origins_of(folder, folder, {folder.resolve()}, origins or {}),
     )
@@ -146,14 +152,16 @@ def _is_shown(path: Path) -> bool:
     return not path.name.startswith(".") and path.exists()
 
 
-def _file(folder: Path, path: Path) -> FileLink:
-    relative = path.relative_to(folder).as_posix()
+def _file(root: Path, folder: Path, path: Path) -> FileLink:
+    """A file as the index in `root` links it, named as in its own `folder`."""
+    relative = path.relative_to(root).as_posix()
     meaning = next((what for name, what in _MEANINGS.items() if fnmatch(relative, name)), "")
     picture, kind = "", _PICTURES.get(path.suffix.lower(), "")
     size = path.stat().st_size
     if kind and 0 < size <= _MOST_PICTURE_BYTES:
         picture = data_uri(path.read_bytes(), kind)
-    return FileLink(quote(relative), relative, meaning, _size(size), picture)
+    name = path.relative_to(folder).as_posix()
+    return FileLink(quote(relative), name, meaning, _size(size), picture)
 
 
 def _with_pictures(files: Iterator[FileLink]) -> Iterator[FileLink]:
@@ -178,7 +186,7 @@ def _folder(root: Path, path: Path) -> FolderLink:
         href=quote(f"{relative}/{INDEX}" if index.is_file() else f"{relative}/"),
         name=relative,
         index=meaning if index.is_file() else "",
-        files=tuple(_with_pictures(_file(root, file) for file in listed)),
+        files=tuple(_with_pictures(_file(root, path, file) for file in listed)),
         num_files=len(found),
     )
 
@@ -206,7 +214,10 @@ def _origins_of(
     """What the options in `folder` name, as seen from the index in `page`."""
     named = [(kind, str(path)) for kind, path in further.items()]
     named += list(_named_origins(_saved_options(folder)))
-    return tuple(_origin(page, kind, name, seen) for kind, name in named)
+    own = (folder.resolve(), page.resolve())
+    return tuple(
+        _origin(page, kind, name, seen) for kind, name in named if Path(name).resolve() not in own
+    )
 
 
 def _named_origins(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -79,6 +79,14 @@ def test_every_file_is_linked_and_a_folder_with_an_index_by_that_alone(build: Pa
     assert 'src="data:image/png' in page
 
 
+def test_a_folder_of_a_cache_is_closed_and_one_with_results_is_open(build: Path) -> None:
+    make(build, {"cache/a.lock": "", "cache/b.arrow": "x"})
+    write_index_page(build)
+    page = (build / "index.html").read_text("utf-8")
+    assert "<details open><summary>pictures/ (1 file)" in page
+    assert "<details><summary>cache/ (2 files)" in page
+
+
 def test_a_folder_with_many_files_is_listed_in_part_and_linked(tmp_path: Path) -> None:
     make(tmp_path / "out", {f"many/{number:03d}.bin": b"x" for number in range(210)})
     write_index_page(tmp_path / "out")
@@ -125,10 +133,11 @@ def test_origins_lead_back_to_what_nobody_made(build: Path, tmp_path: Path) -> N
 def test_what_was_moved_away_is_named_and_folders_that_name_each_other_end(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     options = {"algo": "grpo", "questions": str(tmp_path / "gone.json")}
-    make(one, {"options.json": {**options, "model": str(two)}})
+    make(one, {"options.json": {**options, "model": str(two), "audit": str(one)}})
     make(two, {"options.json": {**options, "model": str(one)}})
     write_index_page(one)
     assert two in links(one).values()
+    assert one not in links(one).values()
     assert f"questions: {tmp_path / 'gone.json'}" in (one / "index.html").read_text("utf-8")
 
 

@@ -77,12 +77,13 @@ def write_answers_page(
     template = TEMPLATES[answers.template]
     shown = [_shown(one, template, report["lengths_in"], types, sources, media) for one in chosen]
     verdicts = [one.verdict for one in shown]
-    comparison = report.get("comparison")
+    comparison, overall = report.get("comparison"), report["overall"]
+    heading = _model_name(answers.conditions.model)
     write_page(
         path,
         TEMPLATE,
         {
-            "heading": f"Evaluation of {answers.conditions.model or 'answers that exist'}",
+            "heading": heading,
             "conditions": answers.conditions.sentence(),
             "made": report["run"]["started_at"],
             "scores": score_table(report),
@@ -97,9 +98,14 @@ def write_answers_page(
             "percent": percent,
             "listing": folder_listing(path.parent),
         },
-        title=f"Evaluation: {percent(report['overall']['tolerant']['score'])}",
+        title=f"{heading}: {percent(overall['tolerant']['score'], overall['n'])}",
         style=STYLE.read_text(encoding="utf-8"),
     )
+
+
+def _model_name(model: str) -> str:
+    """What a model is called: its id on the Hub, or the last two folders of where it lies."""
+    return "/".join(Path(model).parts[-2:]) if model else "Answers that exist"
 
 
 class _Media:

@@ -1,4 +1,4 @@
-"""A report as text: percentages with two decimals, the conditions beside them."""
+"""A report as text: percentages as exact as the questions allow, the conditions beside them."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,7 +75,7 @@ def comparison_table(found: Mapping[str, Any]) -> tuple[list[str], list[list[str
                 parsing,
                 f"{found['matched']:,}",
                 *(f"{seen[name]:,}" for name in counts),
-                _points(seen["difference"]),
+                _points(seen["difference"], found["matched"]),
                 f"{seen['mcnemar_exact_p']:.3g}",
                 f"{seen['mcnemar_clustered_p']:.3g}",
             ]
@@ -111,33 +111,43 @@ def score_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
                 name,
                 f"{one['n']:,}",
                 _score(one["strict"]),
-                percent(one["strict"]["unparsed_share"]),
+                percent(one["strict"]["unparsed_share"], one["n"]),
                 _score(one["tolerant"]),
                 _interval(one["tolerant"]),
-                percent(one["tolerant"]["unparsed_share"]),
-                percent(constant["score"] if constant and constant["n"] >= _MIN_CONSTANT else None),
-                percent(followed["score"] if followed else None),
+                percent(one["tolerant"]["unparsed_share"], one["n"]),
+                _score_of(constant if constant and constant["n"] >= _MIN_CONSTANT else None),
+                _score_of(followed),
                 *(_headline(row, one) for row in extra),
             ]
         )
     return columns, rows
 
 
-def percent(share: float | None) -> str:
-    """Per cent with two decimals; a dash for None."""
-    return "–" if share is None else f"{100 * share:.2f} %"
+def percent(share: float | None, num_questions: int | None = None) -> str:
+    """Per cent, as exact as so many questions allow; a dash for None. One answer: one decimal."""
+    return "–" if share is None else f"{100 * share:.{decimals(num_questions)}f} %"
 
 
-def number(metric: Metric, value: float | None) -> str:
+def decimals(num_questions: int | None) -> int:
+    """Of a percentage: none below 100 questions, of which each is more than a point; one below
+    1,000, else two."""
+    if num_questions is None:
+        return 1
+    return sum(num_questions >= limit for limit in (100, 1000))
+
+
+def number(metric: Metric, value: float | None, num_questions: int | None = None) -> str:
     """A metric's value as the tables show it; a dash for None."""
     if metric.is_share or value is None:
-        return percent(value)
+        return percent(value, num_questions)
     return f"{value:.4g}"
 
 
 def _headline(metric: Metric, part: Part) -> str:
     summary = _summary(metric, part)
-    return number(metric, None if summary is None else summary[metric.headline])
+    if summary is None:
+        return number(metric, None)
+    return number(metric, summary[metric.headline], summary.get("n"))
 
 
 def _summary(metric: Metric, part: Part) -> Part | None:
@@ -149,20 +159,26 @@ def _summary(metric: Metric, part: Part) -> Part | None:
 
 
 def _score(accuracy: Part) -> str:
-    return f"{percent(accuracy['score'])} ({accuracy['correct']:,})"
+    return f"{_score_of(accuracy)} ({accuracy['correct']:,})"
+
+
+def _score_of(part: Part | None) -> str:
+    return percent(part["score"], part["n"]) if part else percent(None)
 
 
 def _interval(found: Part) -> str:
     if found["low"] is None:
         return "–"
-    return f"{100 * found['low']:.2f}–{100 * found['high']:.2f}"
+    digits = decimals(found["n"])
+    return f"{100 * found['low']:.{digits}f}–{100 * found['high']:.{digits}f}"
 
 
-def _points(difference: Part) -> str:
-    points = f"{100 * difference['score']:+.2f} points"
+def _points(difference: Part, num_questions: int) -> str:
+    form = f"+.{decimals(num_questions)}f"
+    points = f"{100 * difference['score']:{form}} points"
     if difference["low"] is None:
         return points
-    return f"{points} ({100 * difference['low']:+.2f} to {100 * difference['high']:+.2f})"
+    return f"{points} ({100 * difference['low']:{form}} to {100 * difference['high']:{form}})"
 
 
 def _lengths(report: Mapping[str, Any]) -> Iterator[str]:
@@ -186,10 +202,10 @@ def _mismatch(found: Part | None) -> Iterator[str]:
         f"{name} {share}" for name, share in found["published_mmvu_percent"].items()
     )
     yield (
-        f"think-answer mismatch ({found['extractor']}): {percent(found['mismatch']['score'])} "
+        f"think-answer mismatch ({found['extractor']}): {_score_of(found['mismatch'])} "
         f"({found['mismatches']} of {found['compared']} reasonings that conclude an option; "
         f"{found['without_conclusion']} conclude none, counted as mismatch "
-        f"{percent(found['no_conclusion_counted_as_mismatch']['score'])})"
+        f"{_score_of(found['no_conclusion_counted_as_mismatch'])})"
     )
     yield f"  VideoP2R's table 6 for MMVU, read by Claude 3.7, in %: {published}"
 

@@ -66,7 +66,7 @@ def test_frames_segments_and_verdicts_are_shown_and_nothing_of_the_data_is_marku
     assert page.count('<span class="segment observation">&lt;observation&gt;') == 3
     assert page.count('<span class="segment outside">no tags at all') == 1
     assert "reasoning concludes B" in page
-    assert re.search(r"25\.00 % \(1\)", page)
+    assert re.search(r"25 % \(1\)", page)
     assert "<img src=x" not in page
     assert page.count("<script>") == 1
     assert "default-src &#39;none&#39;" in page
@@ -116,7 +116,7 @@ def test_answers_are_filtered_in_a_browser_that_asks_for_nothing(
     page_of(answers)
     with open_browser(tmp_path / "profile") as browser:
         browser.open((answers.parent / "out" / "index.html").as_uri())
-        assert browser.run("document.title") == "Evaluation: 25.00 %"
+        assert browser.run("document.title") == "Answers that exist: 25 %"
         assert len(browser.run(SHOWN)) == 4
         assert browser.run(choose("answer", "wrong"))
         assert len(browser.run(SHOWN)) == 2
@@ -131,5 +131,5 @@ def test_answers_are_filtered_in_a_browser_that_asks_for_nothing(
         browser.wait_for(f"{pictures}.length >= 8")
         asked = browser.requested_addresses()
         assert [one for one in asked if not one.startswith(("file:", "data:"))] == []
-        assert browser.run("document.title") == "Evaluation: 25.00 %"
+        assert browser.run("document.title") == "Answers that exist: 25 %"
         assert browser.complaints() == []
