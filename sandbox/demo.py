@@ -1,13 +1,14 @@
-"""`python -m sandbox.demo` (`make demo`): clips, a dataset, its audit, and a model that learns.
+"""`python -m sandbox.demo` (`make demo`): clips, a dataset, its audit, and RL that visibly repairs.
 
 Renders a small scripted world, builds a chain-of-thought dataset from it with the oracle as teacher
 and judge (no network, no key, no model), shows the funnel, loads the dataset, and audits the judge
 against the known truth. Teacher and judge err on purpose, so that every step of the funnel has
 something to reject and the audit something to find.
 
-Then a video model of 1 M parameters is trained from random weights on a dataset of a simpler world:
-fine-tuning, evaluation before and after, then RL, with a page of its rollouts. It is the short form
-of `sandbox.learning`. The same command again resumes.
+Then video models of 1 M parameters learn, in a world of three objects per clip. One is fine-tuned
+from random weights for some steps, and its loss falls. The other ships with the sandbox and was
+taught faults on purpose (`sandbox.start_model`); RL repairs them, measured on new clips before and
+after. The whole lesson from random weights is `sandbox.learning`. The same command again resumes.
 """
 
 import time
@@ -17,9 +18,10 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from cli.config import EXIT_OK, parse_command, run_command
+from cli.index_page import INDEX, write_index_page
 from cli.option_groups import GeneratorOptions, JudgeOptions, OutputOptions, SeedOptions
 from cli.output_folder import claim_folder
-from sandbox.learning import rl_folder, run_rl, run_sft
+from sandbox.lessons import short_lesson
 from sandbox.lessons.folders import Folders, LearningConfig, TrainingSizeOptions
 from sandbox.lessons.stages import StageFailedError, Stages, run
 from sandbox.option_groups import WorldSizeOptions
@@ -27,8 +29,7 @@ from sandbox.world.clips import NOTICE
 
 PROG = "sandbox.demo"
 _SHOWN_ROWS = 2
-_STAGES_OF_DATA, _STAGES_OF_LEARNING = 5, 2
-_HELD_OUT_QUESTIONS = 240
+_STAGES_OF_DATA, _STAGES_OF_LEARNING = 5, 3
 _ALGO = "pa-grpo+appo"
 
 
@@ -43,8 +44,9 @@ class DemoConfig(
         "output_dir": Path("out/demo"),
         "generator": "oracle:7,wrong=0.15,insufficient=0.1,malformed=0.05,leak=0.05",
         "judge": "oracle:7,false_yes=0.2,false_no=0.05",
-        "train_questions": 1200,
-        "rl_steps": 30,
+        "train_questions": 640,
+        "rl_steps": 40,
+        "seeds": (0,),
     },
     notes={
         "output_dir": "The world goes to `world/`, the build to `cot/`, the audit of its judge to "
@@ -52,6 +54,8 @@ class DemoConfig(
         "generator": "Its faults are planted.",
         "judge": "Its errors are planted; the audit has to find them.",
     },
+    group="judge",
+    example="--output-dir out/demo",
 ):
     """Options of `sandbox.demo`."""
 
@@ -83,10 +87,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             made |= _learning(config, stages)
     except StageFailedError as error:
         return error.status
+    _write_indexes(config)
+    made = {"index": config.output_dir / INDEX, **made}
     print(f"\nDone in {time.monotonic() - started:.0f} s")
     for name, path in made.items():
         print(f"  {name:9} {path}")
     return EXIT_OK
+
+
+def _write_indexes(config: DemoConfig) -> None:
+    """A page for each folder whose command wrote none, then one that leads to all of them."""
+    folders = [config.output_dir / "world"]
+    if config.learning:
+        folders.append(config.output_dir / "learning")
+    for folder in (*folders, config.output_dir):
+        write_index_page(folder)
 
 
 def _data(config: DemoConfig, stages: Stages) -> dict[str, Path]:
@@ -97,8 +112,9 @@ def _data(config: DemoConfig, stages: Stages) -> dict[str, Path]:
         run("sandbox.clips", "--out", world, *_sizes(config))
     with stages.stage("generate, verify and judge; export the dataset"):
         run("pipeline.build_cot", *_build_options(config, world, build))
-    with stages.stage("the funnel: what became of each question"):
+    with stages.stage("the funnel: what became of each question; pages of all rows"):
         run("pipeline.status", build)
+        run("pipeline.browse", build)
     with stages.stage("load the dataset with `datasets`"):
         _show_dataset(build / "dataset", config.output_dir / "datasets_cache")
     with stages.stage("audit the judge: rows drawn blind, labels from the truth, leak probes"):
@@ -114,26 +130,37 @@ def _data(config: DemoConfig, stages: Stages) -> dict[str, Path]:
 
 
 def _learning(config: DemoConfig, stages: Stages) -> dict[str, Path]:
-    """From random weights to a model after RL. Returns the paths to print."""
+    """A loss that falls, and RL from the shipped start. Returns the paths to print."""
     folders = Folders(
         LearningConfig(
             output_dir=config.output_dir / "learning",
             seed=config.seed,
             train_questions=config.train_questions,
-            evaluation_questions=min(_HELD_OUT_QUESTIONS, config.train_questions),
+            evaluation_questions=config.evaluation_questions,
             faulty_questions=config.train_questions,
             algos=(_ALGO,),
-            seeds=(config.seed,),
+            seeds=config.seeds,
             rl_steps=config.rl_steps,
-        )
+        ),
+        short_lesson.PRESET,
     )
     folders.claim()
-    with stages.stage("a video model learns from random weights: vision warm-up, fine-tuning"):
-        print(run_sft(folders).text)
-    with stages.stage(f"{config.rl_steps} steps of {_ALGO} from there; evaluation, the page"):
-        print(run_rl(folders, has_label_noise=False).text)
-    out = rl_folder(folders, _ALGO, config.seed)
-    return {"model": out / "model", "rollouts": out / "pages", "metrics": out / "metrics.jsonl"}
+    with stages.stage("fine-tune a video model from random weights for some steps: its loss falls"):
+        print(f"loss: {short_lesson.loss_that_falls(folders)}")
+    with stages.stage(f"{config.rl_steps} steps of {_ALGO} from a model that was taught faults"):
+        short_lesson.reinforce(folders)
+    with stages.stage("new clips, before and after: answers, and what the observations say"):
+        table = short_lesson.before_and_after(folders)
+        print(f"\n{table.text}")
+    (folders.out / "tables.md").write_text(table.text + "\n", "utf-8")
+    out = short_lesson.rl_folder(folders, config.seeds[0])
+    return {
+        "model": out / "model",
+        "report": out / "report.md",
+        "rollouts": out / "pages",
+        "metrics": out / "metrics.jsonl",
+        "gains": folders.out / "tables.md",
+    }
 
 
 def _sizes(config: DemoConfig) -> list[str]:

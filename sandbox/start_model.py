@@ -25,7 +25,10 @@ PRESET = "three"
 
 
 class StartModelConfig(
-    OutputOptions[Path], SeedOptions, defaults={"output_dir": Path("out/start_model")}
+    OutputOptions[Path],
+    SeedOptions,
+    defaults={"output_dir": Path("out/start_model")},
+    example="--output-dir out/start_model",
 ):
     """Options of `sandbox.start_model`."""
 
@@ -40,8 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     require_packages(*TRAINING_PACKAGES)
     print_config(config)
-    learning = LearningConfig(output_dir=config.output_dir / "learning", seed=config.seed)
-    folders = Folders(learning, PRESET)
+    folders = Folders(
+        LearningConfig(
+            output_dir=config.output_dir / "learning",
+            seed=config.seed,
+            train_questions=4000,
+            faulty_questions=2400,
+            evaluation_questions=500,
+            rl_steps=40,
+            seeds=(config.seed,),
+        ),
+        PRESET,
+    )
     folders.claim()
     stages = Stages(3)
     try:

@@ -147,6 +147,46 @@ def rl_table(
     return ResultTable("\n".join(lines), numbers)
 
 
+def repair_table(
+    folders: Folders, *, before: Path, after: Mapping[int, Path], shuffled: Path
+) -> ResultTable:
+    """The shipped start, the model after RL by seed, and what they gained on the same questions."""
+    world = RenderedWorld(folders.held_out.root)
+    start = judge_file(before, world)
+    runs = {seed: judge_file(path, world) for seed, path in after.items()}
+    rows = {"start, with planted faults": start}
+    rows |= {f"after RL, seed {seed}": found for seed, found in runs.items()}
+    rows["the same, another clip's frames"] = judge_file(shuffled, world)
+    lines = [
+        f"{len(start)} held-out questions about {folders.held_out.clips} clips; a constant answer"
+        f" is right in {percent(measure(start).blind)} %. In %:",
+        "",
+        "| model | answers right | observations that suffice |",
+        "|---|---|---|",
+    ]
+    for name, found in rows.items():
+        shares = measure(found)
+        lines.append(f"| {name} | {percent(shares.right)} | {percent(shares.sufficient)} |")
+    lines += [
+        "",
+        "| gained, points (95 %) | answers right | observations that suffice |",
+        "|---|---|---|",
+    ]
+    groups = {f"seed {seed}": [found] for seed, found in runs.items()}
+    if len(runs) > 1:
+        groups["all seeds"] = list(runs.values())
+    gains: dict[str, Any] = {}
+    for name, group in groups.items():
+        answers, observations = (
+            pooled_gain(start, group, what) for what in ("is_right", "is_sufficient")
+        )
+        gains[name] = {"answers": vars(answers), "observations": vars(observations)}
+        lines.append(f"| {name} | {_points(answers)} | {_points(observations)} |")
+    lines += ["", "Intervals: paired differences, resampled by video."]
+    measures = {name: measure(found)._asdict() for name, found in rows.items()}
+    return ResultTable("\n".join(lines), {"models": measures, "gains": gains})
+
+
 def pooled_gain(
     before: Sequence[JudgedAnswer], after: Sequence[Sequence[JudgedAnswer]], what: str
 ) -> Estimate:

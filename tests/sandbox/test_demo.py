@@ -1,6 +1,7 @@
 """The demo as a user runs it: a dataset that loads, an audit of its judge, a model that learns."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,14 +62,20 @@ def test_a_failing_stage_ends_the_demo_with_its_status(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_demo_goes_on_to_a_model_that_was_fine_tuned_and_reinforced(tmp_path: Path) -> None:
-    """A hundred questions and two steps teach nothing, but every stage has to hand over."""
-    done = demo(tmp_path, "--train-questions", "100", "--rl-steps", "2")
+def test_the_demo_goes_on_to_a_loss_that_falls_and_to_rl_from_the_shipped_start(
+    tmp_path: Path,
+) -> None:
+    """Two steps of RL repair nothing, but every stage has to hand over."""
+    sizes = ("--train-questions", "200", "--rl-steps", "2", "--evaluation-questions", "50")
+    done = demo(tmp_path, *sizes)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "[7/7] done in" in done.stdout
-    for named in ("| random weights |", "| fine-tuned |", "| another clip's frames |", "| start |"):
+    assert "[8/8] done in" in done.stdout
+    for named in ("| start, with planted faults |", "| after RL, seed 0 |", "| seed 0 |"):
         assert named in done.stdout
-    out = tmp_path / "learning" / "rl" / "pa-grpo+appo_seed_0"
+    losses = [float(loss) for loss in re.findall(r"step \d+: (\d+\.\d\d)", done.stdout)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0]
+    out = tmp_path / "learning" / "rl" / "seed_0"
     assert "<html" in next((out / "pages").glob("*.html")).read_text()
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
     assert (out / "model" / "config.json").is_file()
