@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from judges.backends.base import Backend, CallError, ChatRequest, Usage
+from judges.backends.base import Backend, ChatRequest
 from judges.backends.prices import ModelPrice
+from judges.quotes import StepEstimate, count_tokens, estimated_step
 from judges.sufficiency import sufficiency_request
 from judges.text_reader import reader_requests
 from media.frames import EncodedFrames, MediaError
@@ -29,8 +30,6 @@ _ROLES: Mapping[str, Role] = {
     "filter": "judge",
     CALLS_STEP: "reader",
 }
-_PIXELS_PER_TOKEN = 750  # Anthropic's published rule for images
-_CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
@@ -56,19 +55,6 @@ class Assumptions:
 
 
 @dataclass(frozen=True)
-class StepEstimate:
-    """Calls, tokens and dollars of one step; dollars are None if the price is unknown."""
-
-    step: str
-    backend: str
-    calls: int
-    input_tokens: int
-    output_tokens: int
-    usd: float | None
-    usd_batch: float | None
-
-
-@dataclass(frozen=True)
 class Estimate:
     """The estimate of a whole build."""
 
@@ -82,14 +68,6 @@ class Estimate:
     def as_json(self) -> dict[str, Any]:
         """JSON-able values, as written to `estimate.json`."""
         return asdict(self)
-
-
-def arithmetic_tokens(request: ChatRequest) -> int:
-    """Input tokens by rule of thumb: four characters a token, width x height / 750 a frame."""
-    texts = math.ceil((len(request.text) + len(request.system)) / _CHARACTERS_PER_TOKEN)
-    return texts + sum(
-        math.ceil(image.width * image.height / _PIXELS_PER_TOKEN) for image in request.images
-    )
 
 
 class SpreadSample:
@@ -129,18 +107,6 @@ def _text_of(question: VideoQuestion) -> int:
     return hash((question.problem, question.options, question.problem_type))
 
 
-async def count_tokens(backend: Backend | None, request: ChatRequest) -> tuple[int, str]:
-    """Input tokens, and what counted them."""
-    if backend is not None:
-        try:
-            counted = await backend.count_tokens(request)
-        except CallError as error:
-            return arithmetic_tokens(request), f"arithmetic (the server's count failed: {error})"
-        if counted is not None:
-            return counted, "the server"
-    return arithmetic_tokens(request), "arithmetic"
-
-
 async def estimate(
     sample: SpreadSample,
     *,
@@ -169,7 +135,7 @@ async def estimate(
     readable = num_decoded / max(1, len(sample.questions))
     asked = (sample.num_seen * readable, sample.num_texts * readable)
     steps = tuple(
-        _step(name, spec, calls, tokens[name], reply_tokens, prices.get(_ROLES[name]))
+        estimated_step(name, spec, calls, tokens[name], reply_tokens, prices.get(_ROLES[name]))
         for name, spec, calls, reply_tokens in _calls(*asked, settings, assumptions)
     )
     return Estimate(
@@ -221,27 +187,6 @@ def _calls(
         passed = assumed.share_sufficient if settings.sufficiency == "both" else 1.0
         calls = verified * passed * reading.settings.samples
         yield CALLS_STEP, reading.reader, calls, assumed.read_reply_tokens
-
-
-def _step(
-    name: str,
-    backend: str,
-    calls: float,
-    input_tokens: list[int],
-    output_per_call: float,
-    price: ModelPrice | None,
-) -> StepEstimate:
-    mean_input = sum(input_tokens) / len(input_tokens) if input_tokens else 0.0
-    usage = Usage(input_tokens=round(mean_input), output_tokens=round(output_per_call))
-    return StepEstimate(
-        step=name,
-        backend=backend,
-        calls=round(calls),
-        input_tokens=round(calls * mean_input),
-        output_tokens=round(calls * output_per_call),
-        usd=None if price is None else calls * price.cost(usage, batch=False),
-        usd_batch=None if price is None else calls * price.cost(usage, batch=True),
-    )
 
 
 def observed(assumptions: Assumptions, seen: dict[str, Any]) -> Assumptions:

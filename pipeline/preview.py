@@ -14,8 +14,9 @@ from rich.table import Table
 from cli.config import EXIT_OK, UsageError
 from cli.console import output_console
 from judges.backends.base import Backend, BackendUnavailableError
-from judges.backends.prices import ModelPrice, Prices
+from judges.backends.prices import Prices
 from judges.backends.registry import UnknownBackendError
+from judges.quotes import dollars, price_of
 from media.frames import MediaError
 from media.store import FrameStore
 from pipeline.estimate import Assumptions, Estimate, Role, SpreadSample, estimate, observed
@@ -85,7 +86,7 @@ async def print_estimate(config: BuildConfig) -> int:
             frames=frames,
             settings=step_settings(config, None),
             backends={role: backend for role, (backend, _) in opened.items()},
-            prices={role: _price(prices, spec) for role, spec in asked.items()},
+            prices={role: price_of(prices, spec) for role, spec in asked.items()},
             assumptions=assumptions,
         )
     for note in sorted({note for _, note in opened.values()} - {""}):
@@ -129,11 +130,6 @@ async def _open_if_possible(
         return None, str(error)
 
 
-def _price(prices: Prices, spec: str) -> ModelPrice | None:
-    provider, _, rest = spec.partition(":")
-    return prices.price(provider, rest.partition("@")[0])
-
-
 def _print_table(console: Console, result: Estimate, prices: Prices) -> None:
     table = Table(title=f"{result.questions:,} questions still open", title_justify="left")
     for column in ("step", "backend"):
@@ -147,8 +143,8 @@ def _print_table(console: Console, result: Estimate, prices: Prices) -> None:
             f"{step.calls:,}",
             f"{step.input_tokens:,}",
             f"{step.output_tokens:,}",
-            _dollars(step.usd),
-            _dollars(step.usd_batch),
+            dollars(step.usd),
+            dollars(step.usd_batch),
         )
     table.add_section()
     table.add_row(
@@ -157,8 +153,8 @@ def _print_table(console: Console, result: Estimate, prices: Prices) -> None:
         f"{sum(step.calls for step in result.steps):,}",
         f"{sum(step.input_tokens for step in result.steps):,}",
         f"{sum(step.output_tokens for step in result.steps):,}",
-        _dollars(_sum([step.usd for step in result.steps])),
-        _dollars(_sum([step.usd_batch for step in result.steps])),
+        dollars(_sum([step.usd for step in result.steps])),
+        dollars(_sum([step.usd_batch for step in result.steps])),
         style="bold",
     )
     console.print(table)
@@ -193,9 +189,3 @@ def _about_reader(result: Estimate) -> list[str]:
 def _sum(dollars: list[float | None]) -> float | None:
     known = [value for value in dollars if value is not None]
     return sum(known) if len(known) == len(dollars) else None
-
-
-def _dollars(value: float | None) -> str:
-    if value is None:
-        return "price not known"
-    return f"${value:,.2f}" if value >= 10 else f"${value:.4f}"

@@ -21,11 +21,14 @@ from cli.console import duration, output_console
 from judges.backends.calls import CallStats
 from schemas.questions import VideoQuestion
 from schemas.samples import CoTSample, Reason, Rejection, Step
-from schemas.serialization import write_text
+from schemas.serialization import one_line, write_text
 
 PROGRESS_FILE = "progress.json"
 _RATE_WINDOW_SECONDS = 60.0
 _PLAIN_LINE_SECONDS = 10.0
+_NEWEST_ROWS = 12  # in progress.json, for whoever watches
+_SHOWN_CHARACTERS = 70
+_LINE_CHARACTERS = 160
 
 FunnelKey = tuple[
     str, str, str, str
@@ -54,6 +57,7 @@ class Progress:
         self._blind_marks = blind_marks
         self._started = time.monotonic()
         self._finished_at: deque[float] = deque()
+        self._newest: deque[dict[str, Any]] = deque(maxlen=_NEWEST_ROWS)
         self._console = console or output_console(stderr=True)
         self._live: Live | None = None
         self._last_line = 0.0
@@ -89,6 +93,16 @@ class Progress:
         )
         self._funnel[step, reason, question.data_source, question.problem_type.value] += 1
         self._finished_at.append(time.monotonic())
+        self._newest.append(
+            {
+                "row": question.row,
+                "question_id": question.question_id,
+                "question": one_line(question.problem)[:_SHOWN_CHARACTERS],
+                "outcome": step,
+                "reason": reason,
+                "detail": outcome.detail if isinstance(outcome, Rejection) else "",
+            }
+        )
 
     def refresh(self) -> None:
         """Write `progress.json` and redraw."""
@@ -118,6 +132,7 @@ class Progress:
             "accepted": sum(n for (step, *_), n in self._funnel.items() if step == "accepted"),
             "eta_seconds": round(left / rate) if rate and left else None,
             **({} if self._blind_marks is None else {"blind": dict(self._blind_marks)}),
+            "newest": list(self._newest),
             "calls": {name: stats.as_json() for name, stats in self._stats.items()},
             "funnel": [
                 {
@@ -186,6 +201,12 @@ def funnel_table(snapshot: dict[str, Any]) -> Group:
     if "blind" in snapshot:
         parts.append(blind_line(snapshot["blind"]))
     return Group(*parts)
+
+
+def row_line(row: Mapping[str, Any]) -> str:
+    """A finished question in one line: what became of it, and why."""
+    why = f" ({row['reason']}: {one_line(row['detail'])})" if row["reason"] else ""
+    return f"row {row['row']}: {row['outcome']}{why}: {row['question']}"[:_LINE_CHARACTERS]
 
 
 def blind_line(marks: Mapping[str, int]) -> str:

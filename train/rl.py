@@ -14,9 +14,11 @@ at crucial frames a larger weight. The output folder holds checkpoints, `model/`
 `metrics.jsonl`, pages of rollouts, and the judge's ledger.
 """
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from cli.config import UsageError, exit_with_usage_error, run_command, say
@@ -33,7 +35,14 @@ from train.early_checks import (
     refuse_unusable_backends,
 )
 from train.plan import print_plan
-from train.rl_checks import algorithm_of, check_questions, resolve_settings
+from train.rewards.quote import (
+    JudgeQuote,
+    RunLength,
+    habits_by_options,
+    habits_of_run,
+    judge_quote,
+)
+from train.rl_checks import Settings, algorithm_of, check_questions, resolve_settings
 from train.rl_options import (
     MAY_CHANGE_ON_RESUME,
     REFUSED,
@@ -47,9 +56,11 @@ from train.training_options import (
     read_training_command,
     refuse_changed_training_options,
     save_training_options,
+    saved_training_options,
 )
 
 PROG = "train.rl"
+METRICS_FILE = "metrics.jsonl"  # as `train.monitoring.rl_report` has it, which draws pictures
 DESCRIPTION = "Reinforcement learning on video questions: GRPO, DAPO, Dr. GRPO, PA-GRPO, APPO."
 
 
@@ -72,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if process_number() == 0:
         print_training_options(config, trl | _beside_defaults(settings.trl))
     if config.dry_run:
+        if process_number() == 0 and config.judge is not None:
+            print(_quote(config, settings, questions).text(config.max_cost_usd))
         return print_plan(config, settings.trl)
     # torch, transformers and TRL: the checks above need none of them
     from train.rl_run import run
@@ -107,6 +120,49 @@ def _check_early(config: RlOptions) -> None:
     refuse_missing_model(config.model)
     refuse_unusable_backends({"--judge": config.judge})
     refuse_unreadable_frames(config.frames, config.max_pixels)
+
+
+def _quote(config: RlOptions, settings: Settings, questions: Sequence[VideoQuestion]) -> JudgeQuote:
+    """What the judge will be asked and cost. Raises UsageError."""
+    assert config.judge is not None
+    if config.pilot is not None:
+        habits = habits_of_run(config.pilot, _rollouts_of_pilot(config.pilot))
+    else:
+        habits = habits_by_options(
+            config.perception_tokens,
+            has_length_bonus=bool(config.length_weight and config.length_bonus),
+        )
+    length = _length(settings, num_processes())
+    steps = length.steps(len(questions))
+    return judge_quote(
+        config.judge,
+        config,
+        questions,
+        habits,
+        rollouts=length.rollouts(steps),
+        steps=steps,
+        media_root=config.media_root,
+    )
+
+
+def _rollouts_of_pilot(folder: Path) -> int:
+    """The rollouts of an earlier run, up to its last step. Raises UsageError."""
+    options, trl = saved_training_options(rl_config_class(), folder, option="--pilot")
+    try:
+        last = (folder / METRICS_FILE).read_text("utf-8").splitlines()[-1]
+        steps = int(json.loads(last)["step"])
+    except (OSError, ValueError, LookupError, TypeError):
+        raise UsageError(
+            f"--pilot {folder} holds no {METRICS_FILE} with a step; give the output folder of a"
+            " train.rl that has taken some"
+        ) from None
+    processes = len(list(folder.glob("judge-*.duckdb"))) or 1
+    settings = resolve_settings(options, trl, num_processes=processes)
+    return _length(settings, processes).rollouts(steps)
+
+
+def _length(settings: Settings, processes: int) -> RunLength:
+    return RunLength(settings.trl, settings.prompts_per_generation, settings.group_size, processes)
 
 
 def _beside_defaults(trl: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from train.rewards.plan import reward_names
 MAY_CHANGE_ON_RESUME = frozenset(
     {
         "dry_run",
+        "pilot",
         "frame_cache",
         "decode_workers",
         "decode_timeout_seconds",
@@ -194,7 +195,8 @@ class RlOptions(
         "judge": "It earns perception its reward.",
         "template": "Perception rewards need p2r. grounding (answer and time, for questions with"
         " time clues) is by default rewarded as APPO does it: accuracy + 0.1 format + time IoU.",
-        "dry_run": "Here memory by part on each GPU, as train.plan prints it; nothing is loaded.",
+        "dry_run": "Here calls, tokens and dollars of the judge, and memory by part on each GPU, as"
+        " train.plan prints it; nothing is loaded or paid.",
         "dtype": "Here auto is float32 for weights that train (small updates would be lost in"
         " bfloat16; passes run in bfloat16 on a GPU anyway, --bf16), and bfloat16 for what is"
         " frozen under LoRA on a GPU.",
@@ -208,6 +210,7 @@ class RlOptions(
         "groups_at_once": "speed",
         "merge_adapters": "speed",
         "rollouts_ahead": "speed",
+        "pilot": "money",
         "pages_every": "output",
         "page_groups": "output",
     },
@@ -245,6 +248,9 @@ class RlOptions(
     importance_cap: float = Field(2.0, ge=1)
     """With --rollouts vllm: a token's importance ratio between learner and sampler counts up to
     this."""
+    pilot: Path | None = None
+    """With --dry-run: output folder of a shorter run of this kind; how often its judge was asked
+    and how long texts were takes the place of what is assumed."""
     pages_every: int = Field(50, ge=0)
     """Write a page of rollouts (and their records as JSON Lines) every N steps; 0 never."""
     page_groups: int = Field(4, ge=1)

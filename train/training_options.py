@@ -10,6 +10,7 @@ TRL and lists all.
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import types
@@ -19,6 +20,8 @@ from dataclasses import MISSING, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import ValidationError
 
 from cli.config import (
     EXIT_OK,
@@ -32,6 +35,7 @@ from cli.config import (
     read_config,
     require_packages,
     save_config,
+    saved_options,
     say,
 )
 from cli.option_parser import OptionParser, nearest_option, option_name
@@ -126,7 +130,9 @@ def read_training_command(
     require_packages(*TRAINING_PACKAGES)
     if check is not None:
         check(config)
-    return config, others.read_keys(keys, str(file)) | others.read_flags(other_words)
+    given = others.read_keys(keys, str(file)) | others.read_flags(other_words)
+    others.refuse_other_numbers(given)
+    return config, given
 
 
 def save_training_options(config: Config, trl: Mapping[str, Any], folder: Path) -> None:
@@ -158,6 +164,19 @@ def refuse_changed_training_options(
             f"{folder} was begun with other options: {'; '.join(differences)}; give the old values"
             " to resume, or another --output-dir to begin anew"
         )
+
+
+def saved_training_options(
+    config_class: type[C], folder: Path, *, option: str
+) -> tuple[C, dict[str, Any]]:
+    """Both, as an earlier run saved them in `folder`, which `option` names. Raises UsageError."""
+    try:
+        config = config_class(**saved_options(folder / OPTIONS_FILE, config_class))
+        return config, _saved_trl(folder / _TRL_FILE)
+    except (UsageError, ValidationError):
+        raise UsageError(
+            f"{option} {folder} holds no options of a training run; give the output folder of one"
+        ) from None
 
 
 def _saved_trl(path: Path) -> dict[str, Any]:
@@ -247,6 +266,19 @@ class _TrlOptions:
             except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
                 raise UsageError(f"--config {file}: {key}: {error}") from None
         return values
+
+    def refuse_other_numbers(self, given: Mapping[str, Any]) -> None:
+        """Raise UsageError for NaN, and where a file gives an option of numbers something else: its
+        values come as YAML reads them."""
+        hints = get_type_hints(self._class) if given else {}
+        for name, value in given.items():
+            kinds = {*(get_args(hints[name]) or (hints[name],))}
+            if not kinds <= {int, float, type(None)} or (value is None and type(None) in kinds):
+                continue
+            allowed = (int, float) if float in kinds else (int,)
+            if isinstance(value, bool) or not isinstance(value, allowed) or math.isnan(value):
+                expected = "a number" if float in kinds else "a whole number"
+                raise UsageError(f"{option_name(name)}: expected {expected}, got {value!r}")
 
     def help_text(self) -> str:
         """What `--help-all` adds."""

@@ -17,6 +17,7 @@ from judges.backends.base import (
     TextPart,
 )
 from judges.backends.prices import ModelPrice, Rates
+from judges.quotes import arithmetic_tokens, count_tokens
 from media.sampling import FrameSpec
 from media.store import FrameStore
 from pipeline.estimate import (
@@ -24,8 +25,6 @@ from pipeline.estimate import (
     Assumptions,
     Estimate,
     SpreadSample,
-    arithmetic_tokens,
-    count_tokens,
     estimate,
     observed,
 )

@@ -2,6 +2,10 @@
 
 import io
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,8 @@ from rich.console import Console
 
 from judges.backends.base import Usage
 from judges.backends.calls import CallStats
-from pipeline.progress import FunnelKey, Progress, funnel_table, headline
+from pipeline import status
+from pipeline.progress import FunnelKey, Progress, funnel_table, headline, row_line
 from schemas.samples import CoTSample, Reason, Rejection, Step
 
 LOW = Rejection(Step.VERIFY, Reason.LOW_SCORE, "0.1 is below 0.6")
@@ -135,3 +140,55 @@ def test_the_table_has_a_row_per_reason_and_one_for_what_is_open(tmp_path: Path)
     assert ["verify", "low_score", "3", "30.0%"] in cells
     assert ["accepted", "2", "20.0%"] in cells
     assert ["open", "5", "50.0%"] in cells
+
+
+def test_the_newest_rows_are_kept_with_what_became_of_them(tmp_path: Path) -> None:
+    shown = progress(tmp_path, total=40)
+    for row in range(1, 21):
+        shown.outcome(question(row), LOW if row % 2 else sample(row))
+    shown.refresh()
+    newest = written(tmp_path)["newest"]
+    assert [one["row"] for one in newest] == list(range(9, 21))
+    assert (newest[0]["outcome"], newest[1]["outcome"]) == ("verify", "accepted")
+    assert row_line(newest[0]).startswith("row 9: verify (low_score: 0.1 is below 0.6): ")
+    assert row_line(newest[1]) == f"row 10: accepted: {question(10).problem}"
+
+
+def test_watching_prints_each_row_once_and_ends_with_the_build(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = progress(tmp_path, total=5)
+    shown.outcome(question(1), LOW)
+    shown.refresh()
+
+    def go_on(seconds: float) -> None:  # the clock; the build goes on while it is waited
+        if not shown.is_complete:
+            shown.outcome(question(2), sample(2))
+            shown.outcome(question(3), sample(3))
+        else:
+            shown.state = "finished"
+        shown.refresh()
+
+    monkeypatch.setattr(time, "sleep", go_on)
+    assert status.main([str(tmp_path), "--watch"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["row 1", "row 2", "row 3", "finished"]
+
+
+@pytest.mark.heavy
+def test_ctrl_c_ends_watching_and_says_that_the_build_goes_on(tmp_path: Path) -> None:
+    shown = progress(tmp_path)
+    shown.outcome(question(1), LOW)
+    shown.refresh()  # by this process, which lives on
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.status", str(tmp_path), "--watch"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert watching.stdout is not None
+    assert watching.stdout.readline().startswith("row 1: verify")
+    watching.send_signal(signal.SIGINT)
+    _, said = watching.communicate(timeout=60)
+    assert (watching.returncode, said) == (3, "pipeline.status: stopped; the build goes on\n")
