@@ -27,6 +27,7 @@ _MOST_PICTURE_BYTES = 600_000
 _MOST_PICTURES = 12
 _MOST_LISTED = 200  # files of one folder below; the rest is behind the link to the folder
 _MOST_OPEN = 12
+_PASSING = (".wal", ".tmp")  # beside an open ledger
 _MOST_ORIGINS = 5  # steps back
 
 # What a file of ours is, by its place in the folder; the first pattern that fits.
@@ -149,7 +150,8 @@ def folder_listing(folder: Path, origins: Mapping[str, Path] | None = None) -> F
 
 
 def _is_shown(path: Path) -> bool:
-    return not path.name.startswith(".") and path.exists()
+    """Not what is hidden, or goes when the command that writes the page lets its ledger go."""
+    return not (path.name.startswith(".") or path.name.endswith(_PASSING)) and path.exists()
 
 
 def _file(root: Path, folder: Path, path: Path) -> FileLink:

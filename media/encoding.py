@@ -71,6 +71,13 @@ def small_jpeg(jpeg: bytes, *, max_height: int) -> bytes:
     return buffer.getvalue()
 
 
+def pixels_png(pixels: "NDArray[np.uint8]") -> bytes:
+    """The PNG of a picture [H, W, 4]: red, green, blue and how opaque each pixel is."""
+    buffer = BytesIO()
+    Image.fromarray(pixels, "RGBA").save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
 def film_strip(jpegs: Sequence[bytes], *, height: int, gap: int = 4) -> bytes:
     """The PNG of encoded frames beside each other, all of one height, on nothing."""
     pictures = [Image.open(BytesIO(small_jpeg(jpeg, max_height=height))) for jpeg in jpegs]

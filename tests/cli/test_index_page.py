@@ -54,6 +54,8 @@ def build(tmp_path: Path) -> Path:
             "browse/rows-00001.html": "<p>",
             "a #name?.txt": "x",
             ".hidden": "x",
+            "cot.duckdb.wal": "x",
+            "cot.duckdb.tmp/spilled": "x",
         },
     )
 

@@ -105,7 +105,8 @@ def write_answers_page(
 
 def _model_name(model: str) -> str:
     """What a model is called: its id on the Hub, or the last two folders of where it lies."""
-    return "/".join(Path(model).parts[-2:]) if model else "Answers that exist"
+    place = model.partition(" (")[0]  # without the id of its weights
+    return "/".join(Path(place).parts[-2:]) if model else "Answers that exist"
 
 
 class _Media:

@@ -9,6 +9,7 @@ from typing import Any
 from train.algorithms.appo import AppoConfig
 from train.algorithms.token_weighting import TokenWeighting
 from train.data.model_inputs import VideoInputs
+from train.monitoring.completions_table import Table, completions_table, log_completions
 from train.monitoring.rl_report import METRICS_FILE
 from train.monitoring.rollout_index import page_name, write_rollout_index
 from train.monitoring.rollout_page import write_rollout_page
@@ -64,6 +65,7 @@ class RunReports(TrainerCallback):  # type: ignore[misc]
         self._pages_every, self._page_groups = pages_every, page_groups
         self._token_bytes = TokenBytes(inputs.tokenizer)
         self._has_warned = False
+        self._table: Table | None = None
         self._missing = MissingRewards(reward_names)
         self._metrics = None
         if is_first_process():
@@ -92,6 +94,8 @@ class RunReports(TrainerCallback):  # type: ignore[misc]
             self._missing.warn(metrics)
         if self._pages_every and report.step % self._pages_every == 0 and is_first_process():
             self._write_page(report)
+            shown = report.groups[: self._page_groups]
+            self._table = completions_table(shown, step=report.step)
         return metrics
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -101,6 +105,9 @@ class RunReports(TrainerCallback):  # type: ignore[misc]
             return
         values = {name: math.nan if value is None else float(value) for name, value in logs.items()}
         self._metrics.append(state.global_step, values)
+        if self._table is not None:
+            log_completions(args.report_to, self._table)
+            self._table = None
         if (self._folder / "pages" / page_name(state.global_step)).exists():
             write_rollout_index(self._folder)
 

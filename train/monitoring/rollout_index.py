@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.html_page import write_page
+from cli.index_page import write_index_page
 from schemas.serialization import write_text
 from train.monitoring.rl_report import read_steps
 
@@ -50,7 +51,7 @@ def page_before(folder: Path, step: int) -> str | None:
 
 
 def write_rollout_index(out: Path) -> None:
-    """Write the index of a run's pages, and link the last two of them."""
+    """Write the index of a run's pages, and link the last two of them; then that of the run."""
     folder = out / "pages"
     shown = _steps_with_pages(folder)
     metrics = {int(row["step"]): row for row in read_steps(out)}
@@ -66,6 +67,7 @@ def write_rollout_index(out: Path) -> None:
     )
     if len(shown) > 1:
         _link(folder / page_name(shown[-2]), shown[-1])
+    write_index_page(out)
 
 
 def _numbers(metrics: Mapping[str, Any], titles: list[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from schemas.questions import ProblemType, VideoQuestion
 from train.algorithms.appo import AppoConfig, frame_scores
 from train.algorithms.appo_weighting import focus_gap
 from train.data.frame_loader import DecodedMedia, FrameLoader
+from train.monitoring.attention_map import AttentionMap, attention_map
 from train.monitoring.rollout_records import ROLE_OF_SEGMENT, rollout_advantages
 from train.monitoring.rollout_tokens import LEVELS, ShownToken, shown_tokens
 from train.rollouts.segments import TokenBytes
@@ -47,6 +48,7 @@ class ShownRollout:
     attends: str
     named: str
     """Values of the rewards of --reward."""
+    map: AttentionMap | None
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ def _rollout(
         named=" · ".join(
             f"{name} {_value(values[place])}" for name, values in scored.rewards.named.items()
         ),
+        map=attention_map(scored, place),
     )
 
 

@@ -59,6 +59,17 @@ KINDS: dict[str, MetricKind] = {
     "sampler/truncated": "mean",
     **{f"advantages/{role}/std": "std" for role in _ROLES},
     **{f"advantages/{role}/smallest": "min" for role in _ROLES},
+    # What TRL's trainers log, under their names: dashboards that were made for those go on working.
+    "reward": "mean",
+    "reward_std": "std",
+    "frac_reward_zero_std": "mean",
+    "completions/mean_length": "mean",
+    "completions/min_length": "min",
+    "completions/max_length": "max",
+    "completions/clipped_ratio": "mean",
+    "completions/mean_terminated_length": "mean",
+    "completions/min_terminated_length": "min",
+    "completions/max_terminated_length": "max",
 }
 """Every key and how its values are combined; rewards of --reward and token weightings add theirs.
 """
@@ -153,7 +164,9 @@ def step_metrics(
     """
     timing = dict(sorted((seconds or {}).items()))
     kinds = dict(KINDS)
-    kinds |= {f"rewards/{name}": "mean" for name in reward_names}
+    for name in reward_names:
+        kinds |= {f"rewards/{name}": "mean"}
+        kinds |= {f"rewards/{name}/mean": "mean", f"rewards/{name}/std": "std"}  # TRL's
     kinds |= {} if weighting is None else weighting.metric_kinds
     kinds |= {f"time/{name}": "max" for name in timing}
     tally, problem = StepTally(kinds), ""
@@ -204,7 +217,9 @@ def _add_rewards(tally: StepTally, scored: ScoredGroup) -> None:
     is_flat = {}
     for name, values in rewards.named.items():
         for value in values:
-            tally.add(f"rewards/{name}", value)
+            for key in (f"rewards/{name}", f"rewards/{name}/mean", f"rewards/{name}/std"):
+                tally.add(key, value)
+    _add_whole_rewards(tally, scored)
     for verdict in rewards.verdicts:
         if verdict is not None:
             tally.add("judge/unscored", verdict.verdict == "unscored")
@@ -224,6 +239,19 @@ def _add_rewards(tally: StepTally, scored: ScoredGroup) -> None:
     for reward, verdict in zip(rewards.perception, rewards.verdicts, strict=True):
         # well formed, and yet the judge was not asked
         tally.add("judge/leaks", verdict is None and reward.format > 0)
+
+
+def _add_whole_rewards(tally: StepTally, scored: ScoredGroup) -> None:
+    """TRL's keys: one reward for a rollout, which is that of all its segments together."""
+    totals = [reward.total for reward in scored.rewards.reasoning]
+    if scored.rewards.perception is not None:
+        seen = [reward.total for reward in scored.rewards.perception]
+        totals = [sum(pair) for pair in zip(totals, seen, strict=True)]
+    for total in totals:
+        tally.add("reward", total)
+        tally.add("reward_std", total)
+    whole = torch.tensor(totals, dtype=torch.float64)
+    tally.add("frac_reward_zero_std", bool(flat_groups(whole, len(whole))))
 
 
 def _add_advantages(tally: StepTally, scored: ScoredGroup) -> None:
@@ -258,6 +286,11 @@ def _add_rollout(
         if tags and all(tag in rollout.token_counts for tag in tags):
             tally.add(f"length/{role}", sum(rollout.token_counts[tag] for tag in tags))
     tally.add("completions/truncated", rollout.is_truncated)
+    tally.add("completions/clipped_ratio", rollout.is_truncated)
+    for which in ("mean", "min", "max"):
+        tally.add(f"completions/{which}_length", len(rollout.token_ids))
+        if not rollout.is_truncated:
+            tally.add(f"completions/{which}_terminated_length", len(rollout.token_ids))
     try:
         parse_trace(rollout.text, template)
         tally.add("template/adherence", 1.0)

@@ -49,7 +49,7 @@ def test_differences_have_the_same_decimals() -> None:
     ("model", "name"),
     [
         ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"),
-        ("/somewhere/out/rl/model", "rl/model"),
+        ("/somewhere/out/rl/model (weights-0123)", "rl/model"),
         ("tiny", "tiny"),
         ("", "Answers that exist"),
     ],

@@ -236,7 +236,7 @@ def test_rewards_by_name_stand_below_their_rollout(shown: Shown, tmp_path: Path)
 def test_a_group_without_room_for_its_frames_says_so(shown: Shown, tmp_path: Path) -> None:
     """Frames stand above both sides: room for one and a half groups shows one."""
     whole = shown.write(tmp_path / "whole.html")
-    sources = sum(len(part.partition('"')[0]) for part in whole.split('src="')[1:])
+    sources = sum(len(part.partition('"')[0]) for part in whole.split('src="data:image/jpeg')[1:])
     html = shown.write(tmp_path / "page.html", max_bytes=0.75 * sources)
     films = [len(page.film) for page in articles(html)]
     assert films == [8, 0]
