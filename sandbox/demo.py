@@ -11,8 +11,9 @@ taught faults on purpose (`sandbox.start_model`); RL repairs them, measured on n
 after. The whole lesson from random weights is `sandbox.learning`. The same command again resumes.
 """
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -28,9 +29,10 @@ from sandbox.option_groups import WorldSizeOptions
 from sandbox.world.clips import NOTICE
 
 PROG = "sandbox.demo"
-_SHOWN_ROWS = 2
+_SHOWN_ROWS = 1
 _STAGES_OF_DATA, _STAGES_OF_LEARNING = 5, 3
 _ALGO = "pa-grpo+appo"
+_LOG = "output.txt"  # of commands whose result is shown in a few lines
 
 
 class DemoConfig(
@@ -107,25 +109,42 @@ def _write_indexes(config: DemoConfig) -> None:
 def _data(config: DemoConfig, stages: Stages) -> dict[str, Path]:
     """From clips to an audited dataset. Returns the paths to print."""
     world, build = config.output_dir / "world", config.output_dir / "cot"
-    audit = config.output_dir / "audit"
-    with stages.stage(f"render {config.clips} clips, {config.stills} stills, their questions"):
-        run("sandbox.clips", "--out", world, *_sizes(config))
-    with stages.stage("generate, verify and judge; export the dataset"):
-        run("pipeline.build_cot", *_build_options(config, world, build))
-    with stages.stage("the funnel: what became of each question; pages of all rows"):
+    audit, log = config.output_dir / "audit", config.output_dir / _LOG
+    with stages.stage(
+        f"render {config.clips} clips, {config.stills} stills, {config.num_questions} questions",
+        "What happens in each clip is known, so every later number can be held against the truth.",
+    ):
+        run("sandbox.clips", "--out", world, *_sizes(config), log=log)
+    with stages.stage(
+        "a dataset of observations, reasoning and answers: generate, verify, judge",
+        "A teacher writes each trace; it stays if its answer is right and a judge that cannot see"
+        " the clip finds that the answer follows from the observation. Both err on purpose.",
+    ):
+        run("pipeline.build_cot", *_build_options(config, world, build), log=log)
+    with stages.stage(
+        "the funnel: what became of each question; pages of all rows",
+        "Nothing vanishes: each rejected trace is kept with its reason.",
+    ):
         run("pipeline.status", build)
         run("pipeline.browse", build)
-    with stages.stage("load the dataset with `datasets`"):
+    with stages.stage(
+        "load the dataset with `datasets`", "Plain Parquet files: any trainer can read them."
+    ):
         _show_dataset(build / "dataset", config.output_dir / "datasets_cache")
-    with stages.stage("audit the judge: rows drawn blind, labels from the truth, leak probes"):
-        print(f"the judge is {config.judge}: its error rates are planted, find them below")
+    with stages.stage(
+        "audit the judge: rows drawn blind, labels from the truth, leak probes",
+        f"How often is the judge wrong, and what does that do to the data? It is {config.judge}:"
+        " its error rates are planted, and the audit has to find them.",
+    ):
         _audit(config, world, build, audit)
+        _show_verdict(audit / "report.json")
     return {
         "dataset": build / "dataset",
         "card": build / "README.md",
         "ledger": build / "cot.duckdb",
         "audit": audit / "report.html",
         "clips": world / "videos",
+        "output": log,
     }
 
 
@@ -143,13 +162,24 @@ def _learning(config: DemoConfig, stages: Stages) -> dict[str, Path]:
             rl_steps=config.rl_steps,
         ),
         short_lesson.PRESET,
+        config.output_dir / _LOG,
     )
     folders.claim()
-    with stages.stage("fine-tune a video model from random weights for some steps: its loss falls"):
+    with stages.stage(
+        "fine-tune a video model of 1 M parameters from random weights, for some steps",
+        "Its loss falls; it learns the form of a trace long before it sees anything.",
+    ):
         print(f"loss: {short_lesson.loss_that_falls(folders)}")
-    with stages.stage(f"{config.rl_steps} steps of {_ALGO} from a model that was taught faults"):
+    with stages.stage(
+        f"{config.rl_steps} steps of {_ALGO} from a model that was taught faults",
+        "It takes green for yellow and circles for squares, and counts one too high. The judge"
+        " rewards observations, the right answer rewards reasoning, each on its own tokens.",
+    ):
         short_lesson.reinforce(folders)
-    with stages.stage("new clips, before and after: answers, and what the observations say"):
+    with stages.stage(
+        "new clips, before and after: answers, and what the observations say",
+        "With another clip's frames the answers fall to a constant's: the model looks.",
+    ):
         table = short_lesson.before_and_after(folders)
         print(f"\n{table.text}")
     (folders.out / "tables.md").write_text(table.text + "\n", "utf-8")
@@ -182,11 +212,33 @@ def _audit(config: DemoConfig, world: Path, build: Path, audit: Path) -> None:
     """Draw a sample, label it from the known truth, run the judge again, report."""
     labels = config.output_dir / "truth_labels.jsonl"
     size = ("--size", str(config.audit_size), "--max-per-video", "20")
-    run("judges.audit", "sample", audit, "--build", build, *size)
-    run("sandbox.truth_labels", audit, "--media-root", world, "--out", labels)
-    run("judges.audit", "label", audit, "--import", labels)
-    run("judges.audit", "run", audit, "--judge", config.judge, "--probes", "--media-root", world)
-    run("judges.audit", "report", audit)
+    judge = ("--judge", config.judge, "--probes", "--media-root", world)
+    log = config.output_dir / _LOG
+    run("judges.audit", "sample", audit, "--build", build, *size, log=log)
+    run("sandbox.truth_labels", audit, "--media-root", world, "--out", labels, log=log)
+    run("judges.audit", "label", audit, "--import", labels, log=log)
+    run("judges.audit", "run", audit, *judge, log=log)
+    run("judges.audit", "report", audit, log=log)
+
+
+def _show_verdict(report_file: Path) -> None:
+    """What the audit found, in a few lines."""
+    report = json.loads(report_file.read_text("utf-8"))
+    judge = next(one for one in report["judges"] if one["is_source"])
+    kept = report["consequences"]["kept"]
+    probes = ", ".join(
+        f"{one['probe']} {100 * one['passed']['value']:.0f} %" for one in report["probes"]
+    )
+    print(
+        f"it agrees with the truth on {_percent(judge['against_people']['agreement'])} of rows\n"
+        f"of the traces it kept {_percent(kept['wrong'])} are insufficient\n"
+        f"probes that say nothing and pass: {probes}"
+    )
+
+
+def _percent(estimate: Mapping[str, float]) -> str:
+    value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
+    return f"{value:.1f} % ({low:.1f} to {high:.1f})"
 
 
 def _show_dataset(folder: Path, cache: Path) -> None:

@@ -15,6 +15,7 @@ from sandbox.models.tiny_models import ModelFamilyOptions
 
 Part = Literal["sft", "rl", "frames", "grounding"]
 PARTS: tuple[Part, ...] = ("sft", "rl", "frames", "grounding")
+_TRAINING = ("train.sft", "train.rl")
 _MAY_CHANGE_ON_RESUME = frozenset({"parts", "algos", "seeds"})
 
 
@@ -61,10 +62,15 @@ class LearningConfig(
 
 
 class Folders:
-    """The layout of the output folder, and which commands have finished."""
+    """The layout of the output folder, and which commands have finished.
 
-    def __init__(self, config: LearningConfig, preset: str = "tiny") -> None:
-        self.out, self.config = config.output_dir, config
+    With `log` only training prints on the terminal; the output of all other commands goes there.
+    """
+
+    def __init__(
+        self, config: LearningConfig, preset: str = "tiny", log: Path | None = None
+    ) -> None:
+        self.out, self.config, self._log = config.output_dir, config, log
         self.cache = self.out / "frames"
         questions = config.train_questions
         self.train = World(self.out / "train_world", questions, questions, config.seed, preset)
@@ -85,7 +91,8 @@ class Folders:
 
     def once(self, name: str, module: str, options: recipe.Options) -> Spent:
         """Run a command unless it finished before. Returns its time."""
-        return run_once(self.out / "done" / f"{name}.json", module, *options)
+        log = None if module in _TRAINING else self._log
+        return run_once(self.out / "done" / f"{name}.json", module, *options, log=log)
 
     def render(self, *worlds: World) -> None:
         """Render the worlds that do not exist yet."""

@@ -5,9 +5,10 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 from typing import NamedTuple
@@ -44,25 +45,34 @@ class Stages:
         self._number = 0
 
     @contextmanager
-    def stage(self, title: str) -> Iterator[None]:
-        """Print the title of the next stage, and its duration when it ends."""
+    def stage(self, title: str, meaning: str = "") -> Iterator[None]:
+        """Print the next stage's title, what it means, and its duration when it ends."""
         self._number += 1
         place = f"[{self._number}/{self._total}]"
         print(f"\n{place} {title}", flush=True)
+        if meaning:
+            print(textwrap.fill(meaning, 100), flush=True)
         started = time.monotonic()
         yield
         print(f"{place} done in {time.monotonic() - started:.1f} s", flush=True)
 
 
-def run(module: str, *options: str | Path | float) -> Spent:
-    """Print and run a command. Returns its time; raises StageFailedError."""
+def run(module: str, *options: str | Path | float, log: Path | None = None) -> Spent:
+    """Print and run a command. Returns its time; raises StageFailedError.
+
+    What it prints is appended to the file `log`, where one is given, in place of the terminal;
+    errors and notices stay on the terminal.
+    """
     command = ["python", "-m", module, *map(str, options)]
     print(f"$ {shlex.join(command)}", flush=True)
     started, cpu_before = time.monotonic(), _cpu_seconds_of_children()
     # The command unblocks it once it can answer (`cli`): an interpreter that Ctrl-C reaches while
     # it starts prints a traceback.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    with subprocess.Popen([sys.executable, *command[1:]]) as process:
+    with (
+        nullcontext() if log is None else log.open("ab") as output,
+        subprocess.Popen([sys.executable, *command[1:]], stdout=output) as process,
+    ):
         if signal.SIGINT in signal.sigpending():  # perhaps from before the process was there
             process.send_signal(signal.SIGINT)
         try:
@@ -77,7 +87,9 @@ def run(module: str, *options: str | Path | float) -> Spent:
     return Spent(time.monotonic() - started, _cpu_seconds_of_children() - cpu_before)
 
 
-def run_once(done: Path, module: str, *options: str | Path | float) -> Spent:
+def run_once(
+    done: Path, module: str, *options: str | Path | float, log: Path | None = None
+) -> Spent:
     """As `run`, but a command that finished before is skipped and printed.
 
     `done` is a small file that records the command line and its time; a different command line runs
@@ -92,7 +104,7 @@ def run_once(done: Path, module: str, *options: str | Path | float) -> Spent:
         spent = Spent(before["seconds"], before["cpu_seconds"])
         print(f"done before, in {spent}: python -m {shlex.join(command)}", flush=True)
         return spent
-    spent = run(module, *options)
+    spent = run(module, *options, log=log)
     done.parent.mkdir(parents=True, exist_ok=True)
     done.write_text(json.dumps({"command": command, **spent._asdict()}), "utf-8")
     return spent

@@ -27,7 +27,7 @@ def test_the_demo_ends_with_a_dataset_and_runs_again(tmp_path: Path) -> None:
     for stage in range(1, 6):
         assert f"[{stage}/5] done in" in first.stdout
     for named in (
-        "best-constant baseline",
+        "it agrees with the truth on",
         "answer_leak",
         "low_score",
         "accepted",
