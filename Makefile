@@ -11,7 +11,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 .PHONY: help install engines newest demo docs test test-fast test-long mutations fuzz campaigns lint format benchmarks clean
 
 help:
-	@echo "make demo        clips, a dataset, the audit of its judge, a model that learns from nothing"
+	@echo "make demo        clips, a dataset, the audit of its judge, RL that repairs a small video model"
 	@echo "make docs        the pages and the API reference, as a site in site/index.html"
 	@echo "make test        lint, types and every test that a user runs"
 	@echo "make engines     an environment with vLLM, DeepSpeed and Ray, for tests of test-long"
