@@ -143,6 +143,17 @@ def test_every_metric_by_hand() -> None:
         "length/perception": sum(one["observation"] for one in counts[:3]) / 3,
         "length/reasoning": sum(one["think"] + one["answer"] for one in counts[:3]) / 3,
         "completions/truncated": 0.0,
+        # TRL's: one reward for a rollout, 4.2, missing, 2 and 1
+        "reward": 2.4,
+        "reward_std": math.sqrt((1.8**2 + 0.4**2 + 1.4**2) / 2),
+        "frac_reward_zero_std": 0.0,
+        "completions/mean_length": sum(lengths) / 4,
+        "completions/min_length": min(lengths),
+        "completions/max_length": max(lengths),
+        "completions/clipped_ratio": 0.0,
+        "completions/mean_terminated_length": sum(lengths) / 4,
+        "completions/min_terminated_length": min(lengths),
+        "completions/max_terminated_length": max(lengths),
         "sampler/difference": (math.log(3) / lengths[0] + 0.5 / lengths[1]) / 4,
         "sampler/largest_difference": math.log(3),
         "sampler/kl": ((3 - 1 - math.log(3)) / lengths[0] + (math.exp(-0.5) - 1 + 0.5) / lengths[1])
