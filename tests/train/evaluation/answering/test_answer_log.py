@@ -82,6 +82,7 @@ def test_killed_at_any_moment_and_resumed_gives_the_same_numbers(tmp_path: Path)
 def test_an_interrupt_that_a_callback_swallows_is_remembered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     dropped: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda found: dropped.append(found.exc_type))
 
