@@ -2,10 +2,9 @@
 
 import json
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
-from helpers.html_tags import Tags
+from helpers.html_tags import Tags, linked
 
 from cli.index_page import write_index_page
 
@@ -25,15 +24,10 @@ def make(folder: Path, files: dict[str, bytes | str | dict[str, object]]) -> Pat
 
 def links(folder: Path) -> dict[str, Path]:
     """The links of a folder's index, and where each leads; all of them are there."""
-    tags = Tags((folder / "index.html").read_text("utf-8")).tags
-    found = {}
-    for tag, values in tags:
-        if tag == "a":
-            href = values["href"] or ""
-            assert "://" not in href
-            found[href] = (folder / unquote(href)).resolve()
+    found = linked(folder / "index.html")
     missing = [href for href, place in found.items() if not place.exists()]
     assert not missing
+    assert not [href for href in found if "://" in href]
     return found
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from helpers.browser import open_browser, require_chromium
+from helpers.html_tags import walk_pages
 
 pytestmark = pytest.mark.heavy
 
@@ -48,9 +50,38 @@ def test_the_demo_ends_with_a_dataset_and_runs_again(tmp_path: Path) -> None:
     assert {probe["probe"] for probe in report["probes"]} >= {"empty", "claims-answer"}
     assert "<html" in (tmp_path / "audit" / "report.html").read_text()
 
+    pages, broken = walk_pages(tmp_path / "index.html")
+    assert not broken
+    folders = {path.parent.relative_to(tmp_path).as_posix() for path in pages}
+    assert folders == {".", "audit", "cot", "cot/browse", "world"}
+    assert {"report.html", "index.html"} <= {path.name for path in pages}
+
     second = demo(tmp_path, DATA_ONLY)
     assert second.returncode == 0, second.stdout + second.stderr
     assert pq.read_table(tmp_path / "cot" / "dataset").to_pylist() == rows
+
+
+@pytest.mark.slow
+def test_the_demos_index_leads_to_its_pages_in_a_browser(tmp_path: Path) -> None:
+    require_chromium()
+    out = tmp_path / "out"
+    done = demo(out, DATA_ONLY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with open_browser(tmp_path / "profile") as browser:
+        browser.narrow(400)
+        for links, shown in (
+            (("cot/", "browse/"), "document.querySelectorAll('#found tbody tr').length === 40"),
+            (("audit/", "report.html"), "document.querySelector('#disagreements')"),
+            (("world/",), "document.querySelector('#contents')"),
+        ):
+            browser.open((out / "index.html").as_uri())
+            for link in links:
+                place = f"[...document.links].find(one => one.textContent === '{link}')"
+                browser.run(f"({place}.click(), true)")
+                browser.wait_for("document.readyState === 'complete'")
+            browser.wait_for(shown)
+            assert browser.run("document.documentElement.scrollWidth") <= 400, links
+        assert browser.complaints() == []
 
 
 def test_a_failing_stage_ends_the_demo_with_its_status(tmp_path: Path) -> None:
