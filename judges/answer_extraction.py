@@ -28,22 +28,31 @@ class ExtractedAnswer:
     """The answer that a reply states; None with the reason why there is none.
 
     `NO_CONCLUSION` is a finding: the reply states no answer. Other reasons say that nobody knows.
+    `reply` is the extractor's own last reply, `failure` why there was none.
     """
 
     answer: str | None
     reason: UnscoredReason | None = None
     call_key: str = ""
     prompt_id: str = ""
+    reply: str = ""
+    failure: str = ""
 
 
 def extraction_request(
-    question: VideoQuestion, reply: str, *, max_tokens: int = 512, draw: int = 0
+    question: VideoQuestion,
+    reply: str,
+    *,
+    max_tokens: int = 512,
+    draw: int = 0,
+    sampling: tuple[tuple[str, float], ...] = (),
 ) -> tuple[ChatRequest, str]:
     """The request and the id of its prompt file; the gold answer is not in it."""
     template, prompt_id = prompt_file(PROMPT)
     request = ChatRequest(
         parts=(TextPart(filled_prompt(template, question, reply)),),
         max_tokens=max_tokens,
+        sampling=sampling,
         draw=draw,
         step=CALLS_STEP,
         question_id=question.question_id,
@@ -74,20 +83,28 @@ async def extract_stated_answer(
     *,
     retries: int = 2,
     max_tokens: int = 512,
+    sampling: tuple[tuple[str, float], ...] = (),
+    first_draw: int = 0,
 ) -> ExtractedAnswer:
     """Ask which answer `reply` states; what cannot be read is asked again, up to `retries` times.
 
     Raises StopRequested.
     """
     found = ExtractedAnswer(None, UnscoredReason.NO_REPLY)
-    for draw in range(retries + 1):
-        request, prompt_id = extraction_request(question, reply, max_tokens=max_tokens, draw=draw)
+    for draw in range(first_draw, first_draw + retries + 1):
+        request, prompt_id = extraction_request(
+            question, reply, max_tokens=max_tokens, draw=draw, sampling=sampling
+        )
         result = await calls.call(request)
         if not isinstance(result.outcome, Reply):
             reason = verdict_of_failure(result.outcome).unscored_reason
-            return ExtractedAnswer(None, reason, result.call_key, prompt_id)
-        read = parse_extracted(result.outcome.text, question)
-        found = ExtractedAnswer(read.answer, read.reason, result.call_key, prompt_id)
+            why = result.outcome.detail
+            return ExtractedAnswer(
+                None, reason, result.call_key, prompt_id, found.reply, failure=why
+            )
+        text = result.outcome.text
+        read = parse_extracted(text, question)
+        found = ExtractedAnswer(read.answer, read.reason, result.call_key, prompt_id, text)
         if found.answer is not None or found.reason is UnscoredReason.NO_CONCLUSION:
             break
     return found

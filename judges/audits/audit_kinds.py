@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from judges.audits.records import CONSISTENCY, VARIANTS, Label
+from judges.audits.records import CONSISTENCY, EXTRACTION, VARIANTS, Label
 
-KindName = Literal["sufficiency", "think-answer"]
+KindName = Literal["sufficiency", "think-answer", "answer-extraction"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class AuditKind:
     and No do to a row, `fine` is the word for a rejected row that people label Yes. `opposite`
     names the share of rows that are a No, where that is the number of interest. `variants` are the
     prompts of a run, the usual one first; without `has_permutations` there are no permutations and
-    no probes.
+    no probes. With `yes_is_an_answer` the label Yes comes with an answer, in the place of a reason,
+    and judges are compared by their answers. Without `answer_title` no answer is shown.
     """
 
     name: KindName
@@ -40,6 +41,8 @@ class AuditKind:
     shows_media: bool = True
     has_permutations: bool = True
     opposite: str = ""
+    yes_is_an_answer: bool = False
+    text_hint: str = "Reason (R to write one, Enter when done)"
     notes: tuple[str, ...] = ()
 
     @property
@@ -99,4 +102,32 @@ THINK_ANSWER = AuditKind(
         "VideoP2R (arXiv 2511.11113, section 12).",
     ),
 )
-KINDS: dict[str, AuditKind] = {kind.name: kind for kind in (SUFFICIENCY, THINK_ANSWER)}
+ANSWER_EXTRACTION = AuditKind(
+    name="answer-extraction",
+    yes="stated",
+    no="none",
+    keys={"stated": "S", "none": "N", "unsure": "U"},
+    kept="read",
+    rejected="read as no answer",
+    fine="stated",
+    rows="replies",
+    introduction=(
+        "Each row has a question and the reply that a model wrote to it. You say which answer the "
+        "reply states; whether it is correct does not matter."
+    ),
+    task=(
+        "Which answer does the reply commit to? Write it into the field below (the letter of an "
+        "option, a number, times in seconds as start to end, or the reply's own words) and choose "
+        "Stated. None: it states no answer, or several without choosing."
+    ),
+    answer_title="",
+    text_title="Reply",
+    variants=(EXTRACTION,),
+    shows_media=False,
+    has_permutations=False,
+    yes_is_an_answer=True,
+    text_hint="The answer that the reply states (R to write it, Enter when done)",
+)
+KINDS: dict[str, AuditKind] = {
+    kind.name: kind for kind in (SUFFICIENCY, THINK_ANSWER, ANSWER_EXTRACTION)
+}

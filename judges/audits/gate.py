@@ -132,6 +132,11 @@ def gate(config: GateConfig) -> int:
 
     baseline = None if config.write_baseline else read_baseline(config.baseline)
     with AuditStore.open(config.audit, start_run(sys.argv, config)) as store:
+        if store.kind.yes_is_an_answer:
+            raise UsageError(
+                f"gate compares verdicts, and the audit in {config.audit} has answers (kind "
+                f"{store.kind.name}); judges.audit report compares those"
+            )
         rows = audit_rows(store.items(), store.strata(), store.labels())
         view = chosen_view(judge_views(rows.items, store.verdicts()), config)
         store.ledger.end_run(EXIT_OK)

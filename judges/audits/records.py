@@ -7,12 +7,16 @@ from judges.scoring.choices import chosen_letter, read_choices
 from schemas.questions import ProblemType, VideoQuestion
 
 Verdict = Literal["yes", "no", "unscored"]
-Label = Literal["sufficient", "insufficient", "consistent", "inconsistent", "unsure"]
+Label = Literal[
+    "sufficient", "insufficient", "consistent", "inconsistent", "stated", "none", "unsure"
+]
 
 COMMIT_FIRST = "commit-first"
 ANSWER = "answer"
 VARIANTS = ("sufficiency", "sufficiency-short", COMMIT_FIRST, ANSWER)  # ways a run can ask
 CONSISTENCY = "think-answer"  # and the one of think-answer audits
+EXTRACTION = "extract-answer"  # and the one of answer-extraction audits
+IN_THE_DATA = "as in the data"  # the `variant` of an answer that the audited evaluation read
 REAL = ""  # the `probe` of a verdict on the row's own observation
 
 
@@ -123,12 +127,12 @@ class ShownChoice:
     is_gold: bool
 
 
-def shown_choices(question: VideoQuestion) -> tuple[ShownChoice, ...]:
+def shown_choices(question: VideoQuestion, *, marks_gold: bool = True) -> tuple[ShownChoice, ...]:
     """The options; of a multiple choice question the correct one is marked."""
     if question.problem_type is not ProblemType.MULTIPLE_CHOICE:
         return tuple(ShownChoice("", option, False) for option in question.options)
     gold = chosen_letter(question.solution, question.options)
     return tuple(
-        ShownChoice(choice.letter, choice.text, choice.letter == gold)
+        ShownChoice(choice.letter, choice.text, marks_gold and choice.letter == gold)
         for choice in read_choices(question.options)
     )

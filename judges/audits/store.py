@@ -142,9 +142,13 @@ class AuditStore:
         return None if given is None else Path(given)
 
     def add_sample(
-        self, items: Sequence[AuditItem], strata: Iterable[Stratum], source: dict[str, Any]
+        self,
+        items: Sequence[AuditItem],
+        strata: Iterable[Stratum],
+        source: dict[str, Any],
+        verdicts: Iterable[AuditVerdict] = (),
     ) -> None:
-        """Store the drawn rows, all together or not at all."""
+        """Store the drawn rows, with what was said of them before, all together or not at all."""
         if self._item_ids:
             raise AuditError(
                 f"the audit in {self.folder} has its {self.num_items} rows already; give another "
@@ -155,6 +159,7 @@ class AuditStore:
             ("audit_items", _item_row(item)) for item in items
         ]
         rows += [("audit_strata", asdict(stratum)) for stratum in strata]
+        rows += [("audit_verdicts", self._verdict_row(verdict)) for verdict in verdicts]
         rows.append(("audit_facts", {"name": "source", "value": source}))
         self.ledger.add_rows(rows)
         self.ledger.flush()
@@ -231,8 +236,10 @@ class AuditStore:
         self._check_item(verdict.item_id)
         if verdict.verdict not in get_args(Verdict):
             raise ValueError(f"a verdict is yes, no or unscored, not {verdict.verdict!r}")
-        row = asdict(verdict) | {"run_id": self.ledger.run_id}
-        self.ledger.add_rows([("audit_verdicts", row)])
+        self.ledger.add_rows([("audit_verdicts", self._verdict_row(verdict))])
+
+    def _verdict_row(self, verdict: AuditVerdict) -> dict[str, Any]:
+        return asdict(verdict) | {"run_id": self.ledger.run_id}
 
     def _check_item(self, item_id: str) -> None:
         if item_id not in self._item_ids:

@@ -197,6 +197,24 @@ def draw_totals(
     return TotalDraws(estimate[:, :-1], scaled[:, :, :-1], num_videos)
 
 
+def of_part(features: Floats, among: Booleans | None) -> tuple[Floats, PriorRows]:
+    """Features that exclude each other, on a part of the rows only, and prior rows for them.
+
+    Beside half a row of each outcome there is half a row outside of the part.
+    """
+    outcomes = np.eye(features.shape[1])
+    if among is not None:
+        features = features * among[:, None]
+        outcomes = np.vstack([outcomes, np.zeros(features.shape[1])])
+    prior = PriorRows(
+        outcomes,
+        np.full(len(outcomes), JEFFREYS),
+        np.zeros(len(outcomes), dtype=np.int64),
+        np.zeros(len(features), dtype=np.int64),
+    )
+    return features, prior
+
+
 def estimate_from(value: float, draws: Floats, *, level: float = LEVEL) -> Estimate:
     """The value with the equal-tailed interval of its draws, widened where needed to contain it.
 
@@ -214,20 +232,19 @@ def share(
     is_hit: Floats,
     design: SampleDesign,
     *,
+    among: Booleans | None = None,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
-    """The weighted share of rows that are 1 rather than 0; NaN is missing and left out."""
+    """The weighted share of rows that are 1 rather than 0; NaN is missing and left out.
+
+    With `among` it is the share in that part of the rows, whose size nobody counted (what people
+    say, for example). Rows outside of it that are not NaN still tell how large it is.
+    """
     hits = np.asarray(is_hit, dtype=np.float64)
     is_usable = ~np.isnan(hits)
-    features = np.column_stack([hits, 1 - hits])
-    prior = PriorRows(
-        np.eye(2),
-        np.full(2, JEFFREYS),
-        np.zeros(2, dtype=np.int64),
-        np.zeros(len(hits), dtype=np.int64),
-    )
+    features, prior = of_part(np.column_stack([hits, 1 - hits]), among)
     totals = draw_totals(
         features, design, prior, is_usable=is_usable, resamples=resamples, seed=seed
     )

@@ -8,15 +8,15 @@ from scipy import stats
 
 from judges.statistics.agreement import binary_labels
 from judges.statistics.cluster_bootstrap import (
-    JEFFREYS,
     LEVEL,
     RESAMPLES,
+    Booleans,
     Estimate,
     Floats,
-    PriorRows,
     SampleDesign,
     draw_totals,
     estimate_from,
+    of_part,
 )
 
 
@@ -45,11 +45,15 @@ def compare_judges(
     human: ArrayLike,
     design: SampleDesign,
     *,
+    among: Booleans | None = None,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
-    """McNemar's comparison of two judges on the rows that both scored and a human labelled."""
+    """McNemar's comparison of two judges on the rows that both scored and a human labelled.
+
+    With `among` on a part of these, see `judges.statistics.cluster_bootstrap.share`.
+    """
     one = binary_labels(first, design, "first judge's")
     two = binary_labels(second, design, "second judge's")
     said = binary_labels(human, design, "human")
@@ -63,22 +67,18 @@ def compare_judges(
             ~one_right & ~two_right,
         ]
     ).astype(np.float64)
-    prior = PriorRows(
-        features=np.eye(4),
-        num_rows=np.full(4, JEFFREYS),
-        groups=np.zeros(4, dtype=np.int64),
-        group_of_row=np.zeros(len(said), dtype=np.int64),
-    )
+    features, prior = of_part(features, among)
     totals = draw_totals(
         features, design, prior, is_usable=is_usable, resamples=resamples, seed=seed
     )
+    is_compared = is_usable if among is None else is_usable & among
     both, only_one, only_two, neither = features[is_usable].sum(axis=0).astype(int).tolist()
     videos = np.unique(design.videos[is_usable], return_inverse=True)[1]
     per_video = np.bincount(videos, weights=(features[:, 1] - features[:, 2])[is_usable])
     summed = totals.estimate.sum(axis=0)
     return Comparison(
-        num_rows=int(is_usable.sum()),
-        num_videos=totals.num_videos,
+        num_rows=int(is_compared.sum()),
+        num_videos=len(np.unique(design.videos[is_compared])),
         both_right=both,
         only_first_right=only_one,
         only_second_right=only_two,

@@ -66,6 +66,7 @@ _SCORES = {
     **{f"strict_{name}": kind for name, kind in _PARSED.items()},
     **{f"tolerant_{name}": kind for name, kind in _PARSED.items()},
     **{f"extracted_{name}": kind for name, kind in _PARSED.items()},
+    **{f"extracted_{name}": pa.string() for name in ("by", "reason", "prompt")},
     "trace_fault": pa.string(),
     "concluded": pa.string(),
     "is_mismatch": pa.bool_(),

@@ -51,6 +51,8 @@ class SampleScore:
     that it ends with, `is_mismatch` whether the answer is another one; None where either of the two
     names no option. `extracted` is the answer that a language model read where the tolerant rules
     read none, else theirs; None where no model was asked (`--answer-extractor`).
+    `extracted_by` is who read it, `rules` or the model, `extracted_reason` why there is none,
+    `extracted_prompt` the id of the model's prompt.
     """
 
     prediction: Prediction
@@ -62,6 +64,9 @@ class SampleScore:
     concluded: str | None = None
     is_mismatch: bool | None = None
     extracted: ParsedAnswer | None = None
+    extracted_by: str | None = None
+    extracted_reason: str | None = None
+    extracted_prompt: str | None = None
 
     def parsed(self, parsing: Parsing) -> ParsedAnswer:
         """The answer by one way of parsing."""
@@ -79,16 +84,27 @@ class SampleScore:
                 f"extracted_{field}": value
                 for field, value in (asdict(self.extracted) if self.extracted else {}).items()
             },
+            "extracted_by": self.extracted_by,
+            "extracted_reason": self.extracted_reason,
+            "extracted_prompt": self.extracted_prompt,
             "trace_fault": self.trace_fault,
             "concluded": self.concluded,
             "is_mismatch": self.is_mismatch,
         }
 
-    def with_extracted(self, answer: str | None) -> "SampleScore":
-        """A copy with the answer that a language model read; None keeps that of the rules."""
+    def with_extracted(
+        self, answer: str | None, *, by: str, reason: str = "", prompt: str = ""
+    ) -> "SampleScore":
+        """A copy with the answer that `by` read; None keeps that of the rules."""
         question, output = self.prediction.question, self.prediction.output
         found = self.tolerant if answer is None else _parse(question, answer, output)
-        return replace(self, extracted=found)
+        return replace(
+            self,
+            extracted=found,
+            extracted_by=by,
+            extracted_reason=reason,
+            extracted_prompt=prompt,
+        )
 
     def with_conclusion(self, letter: str | None) -> "SampleScore":
         """A copy with the option that another extractor read from the reasoning."""

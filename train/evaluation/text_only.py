@@ -22,6 +22,7 @@ from train.evaluation.options import EvaluateConfig
 from train.evaluation.scoring import SampleScore
 
 Scores = tuple[SampleScore, ...]
+RULES = "rules"  # who read an answer, where no model was asked
 
 
 def mark_blind(
@@ -88,9 +89,9 @@ def extract_answers(
     answers = asyncio.run(_extract(unread, config.answer_extractor, config, folder))
     by_place = iter(answers)
     rows = tuple(
-        one.with_extracted(
-            next(by_place).answer if one.prediction.output and not one.tolerant.is_parsed else None
-        )
+        _extracted(one, next(by_place), config.answer_extractor)
+        if one.prediction.output and not one.tolerant.is_parsed
+        else one.with_extracted(None, by=RULES)
         for one in scores
     )
     reasons = Counter(answer.reason for answer in answers)
@@ -105,6 +106,15 @@ def extract_answers(
         "unscored": len(answers) - extracted - stated_none,
     }
     return rows, found
+
+
+def _extracted(score: SampleScore, found: ExtractedAnswer, extractor: str) -> SampleScore:
+    return score.with_extracted(
+        found.answer,
+        by=extractor,
+        reason=found.reason.value if found.reason else "",
+        prompt=found.prompt_id,
+    )
 
 
 async def _extract(

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from cli.config import UsageError
 from judges.audits.label.queue import LabelBook, annotator_name, checked_reason
+from judges.audits.stated_answers import refuse_without_answer
 from judges.audits.store import AuditItem, AuditLabel, AuditStore, utc_now
 from judges.sufficiency import correct_answer_text
 from schemas.annotations.records import BadRecord, Record, read_records
@@ -107,10 +108,13 @@ def _records(book: LabelBook, annotator: str | None) -> Iterator[dict[str, Any]]
         given = [labels[name].get(item.item_id) for name in names]
         labels_here = [label for label in given if label is not None]
         for label in labels_here or (None,):
-            yield _record(row, item, label, annotator or "")
+            shown = correct_answer_text(item.question) if book.kind.answer_title else ""
+            yield _record(row, item, label, annotator or "", shown)
 
 
-def _record(row: int, item: AuditItem, label: AuditLabel | None, annotator: str) -> dict[str, Any]:
+def _record(
+    row: int, item: AuditItem, label: AuditLabel | None, annotator: str, answer: str
+) -> dict[str, Any]:
     question = item.question
     return {
         "row": row + 1,
@@ -119,7 +123,7 @@ def _record(row: int, item: AuditItem, label: AuditLabel | None, annotator: str)
         "problem_type": question.problem_type.value,
         "question": question.problem,
         "options": list(question.options),
-        "correct_answer": correct_answer_text(question),
+        "correct_answer": answer,
         "observation": item.observation,
         "label": (label and label.label) or "",
         "reason": label.reason if label else "",
@@ -238,13 +242,19 @@ class _Reader:
         known = next(
             (label for label in kind.labels if said in (label, kind.keys[label].casefold())), None
         )
+        reason = line.reason
+        if known is None and kind.yes_is_an_answer and not reason:
+            known, reason = kind.yes, line.label  # the answer itself in the place of its label
         if known is None:
             raise ValueError(f"expected one of {', '.join(kind.labels)}, got {line.label!r}")
+        reason = checked_reason(reason)
+        question = self._book.items[self._book.row_of[line.item_id]].question
+        refuse_without_answer(kind, question, known, reason)
         return AuditLabel(
             item_id=line.item_id,
             annotator=self._author(line.annotator),
             label=known,
-            reason=checked_reason(line.reason),
+            reason=reason,
             labelled_at=_time(line.labelled_at) if line.labelled_at else self._now,
             origin=self._origin,
         )

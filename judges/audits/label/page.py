@@ -83,7 +83,7 @@ def labelling_blocks(book: LabelBook, default_annotator: str | None) -> "gradio.
                 reason = gr.Textbox(
                     show_label=False,
                     container=False,
-                    placeholder="Reason (R to write one, Enter when done)",
+                    placeholder=book.kind.text_hint,
                     elem_id="p2r-reason",
                     max_lines=1,
                     max_length=MAX_REASON_CHARACTERS,

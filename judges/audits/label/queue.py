@@ -8,6 +8,7 @@ import threading
 import unicodedata
 from dataclasses import dataclass
 
+from judges.audits.stated_answers import refuse_without_answer
 from judges.audits.store import AuditItem, AuditLabel, AuditStore, utc_now
 from schemas.serialization import whole_characters
 
@@ -72,7 +73,9 @@ class LabelBook:
         said = next((word for word in self.kind.labels if word == label), None)
         if said is None:
             raise ValueError(f"a label is one of {', '.join(self.kind.labels)}, not {label!r}")
-        given = AuditLabel(item_id, name, said, checked_reason(reason), utc_now(), "page")
+        reason = checked_reason(reason)
+        refuse_without_answer(self.kind, self.items[self.row_of[item_id]].question, said, reason)
+        given = AuditLabel(item_id, name, said, reason, utc_now(), "page")
         with self._lock:
             self._store.add_label(given)
             own = self._given.setdefault(name, {})

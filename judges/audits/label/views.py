@@ -66,6 +66,7 @@ class ShownMedium:
 def card_html(book: LabelBook, place: Place) -> str:
     """One row to label, without any judge's verdict on it."""
     question = place.item.question if place.item else None
+    shows_gold = bool(book.kind.answer_title)
     return _fill(
         "card.html",
         place=place,
@@ -76,8 +77,8 @@ def card_html(book: LabelBook, place: Place) -> str:
         next_row=book.row_of[place.next_item.item_id] if place.next_item else "",
         last_row=book.row_of[place.last.item_id] if place.last else "",
         question=question,
-        choices=shown_choices(question) if question else (),
-        gold=correct_answer_text(question) if question else "",
+        choices=shown_choices(question, marks_gold=shows_gold) if question else (),
+        gold=correct_answer_text(question) if question and shows_gold else "",
     )
 
 

@@ -21,6 +21,7 @@ from judges.audits.report.number_format import (
 from judges.audits.report.results import AuditResults, JudgeResults
 from judges.statistics.agreement import Agreement, Confusion
 from judges.statistics.cluster_bootstrap import Estimate
+from judges.statistics.paired_comparison import Comparison
 from judges.statistics.prevalence import Prevalence
 
 _Names = tuple[str, ...]
@@ -121,7 +122,11 @@ def between_judges_section(results: AuditResults) -> Section | None:
         "pairs",
         "Judges among each other",
         tuple(sentences),
-        (_coefficients(("first", "second"), names), Table(columns, tuple(rows), num_texts=2)),
+        (
+            _coefficients(("first", "second"), names),
+            Table(columns, tuple(rows), num_texts=2),
+            _paired_sensitivity(results),
+        ),
     )
 
 
@@ -232,6 +237,28 @@ def _sensitivity(judges: Sequence[JudgeResults], kind: AuditKind) -> Table:
             )
             for one in judges
         ),
+    )  # fmt: skip
+
+
+def _paired_sensitivity(results: AuditResults) -> Table:
+    """Sensitivity and specificity of the first judge less the second's, on the same rows."""
+
+    def cells(seen: Comparison) -> tuple[str, ...]:
+        p = p_value(seen.exact_p) if seen.num_rows else UNKNOWN
+        return f"{seen.num_rows:,}", points(seen.difference), p
+
+    kind = results.kind
+    return Table(
+        (
+            "first", "second", f"{kind.yes} rows", "sensitivity, difference", "exact p",
+            f"{kind.no} rows", "specificity, difference", "exact p ",
+        ),
+        tuple(
+            (pair.first, pair.second, *cells(pair.sensitivity), *cells(pair.specificity))
+            for pair in results.pairs
+            if pair.comparison.num_rows
+        ),
+        num_texts=2,
     )  # fmt: skip
 
 

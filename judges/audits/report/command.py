@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from judges.audits.report.number_format import Section
     from judges.audits.report.page import Media
     from judges.audits.report.results import AuditResults
+    from judges.audits.report.stated_answer_results import AnswerResults
     from judges.audits.store import AuditStore
     from schemas.runs import RunInfo
+
+    Results = AuditResults | AnswerResults
 
 NO_FRAMES = "none"
 _FILE_WIDTH = 150  # tables in a file or a pipe: an interval beside each number takes room
@@ -81,12 +84,7 @@ class ReportConfig(
 
 def report(config: ReportConfig) -> int:
     """Compute, print and write the report."""
-    from judges.audits.arrays import audit_rows, judge_views, without_echoes
-    from judges.audits.report.disagreements import cards_of
-    from judges.audits.report.figures import pictures_of
     from judges.audits.report.page import write_report_page
-    from judges.audits.report.results import ReportSettings, collect
-    from judges.audits.report.sections import sections_of
     from judges.audits.store import AuditStore
     from schemas.runs import start_run
 
@@ -99,19 +97,7 @@ def report(config: ReportConfig) -> int:
     with AuditStore.open(config.audit, run) as store:
         if is_elsewhere:
             claim_folder(output, "judges.audit report")
-        labels, verdicts, strata = store.labels(), store.verdicts(), store.strata()
-        rows = audit_rows(store.items(), strata, labels)
-        results = collect(
-            rows,
-            strata,
-            labels,
-            verdicts,
-            store.source,
-            ReportSettings(config.resamples, config.seed, config.widths),
-        )
-        views = without_echoes(judge_views(rows.items, verdicts))
-        cards = cards_of(rows, views, verdicts)
-        sections, pictures = sections_of(results), pictures_of(results)
+        results, sections, pictures, cards = _found(config, store)
         _write_json(output / "report.json", results, cards)
         _write_pictures(output / "pictures", pictures)
         write_report_page(
@@ -122,7 +108,7 @@ def report(config: ReportConfig) -> int:
             sections=sections,
             pictures=pictures,
             cards=cards,
-            items=rows.items,
+            items=store.items(),
             media=_media(config, store, cards),
         )
         store.ledger.end_run(EXIT_OK)
@@ -131,6 +117,32 @@ def report(config: ReportConfig) -> int:
     _print(sections)
     say(f"wrote {output / 'report.html'}, report.json and pictures/ ({len(pictures)})", sys.stdout)
     return EXIT_OK
+
+
+def _found(
+    config: ReportConfig, store: "AuditStore"
+) -> tuple["Results", "Sequence[Section]", dict[str, bytes], "Sequence[Card]"]:
+    """What labels and verdicts say, as sections, pictures and rows to look at."""
+    from judges.audits.arrays import audit_rows, judge_views, without_echoes
+    from judges.audits.report.results import ReportSettings, collect
+
+    labels, verdicts, strata = store.labels(), store.verdicts(), store.strata()
+    rows = audit_rows(store.items(), strata, labels)
+    settings = ReportSettings(config.resamples, config.seed, config.widths)
+    given = (rows, strata, labels, verdicts, store.source, settings)
+    if store.kind.yes_is_an_answer:
+        from judges.audits.report.stated_answer_results import collect_answers
+        from judges.audits.report.stated_answer_sections import answer_cards, answer_sections
+
+        answers = collect_answers(*given)
+        return answers, answer_sections(answers), {}, answer_cards(rows, verdicts)
+    from judges.audits.report.disagreements import cards_of
+    from judges.audits.report.figures import pictures_of
+    from judges.audits.report.sections import sections_of
+
+    results = collect(*given)
+    cards = cards_of(rows, without_echoes(judge_views(rows.items, verdicts)), verdicts)
+    return results, sections_of(results), pictures_of(results), cards
 
 
 def _made(run: "RunInfo") -> str:
@@ -167,7 +179,7 @@ def _media(config: ReportConfig, store: "AuditStore", cards: "Sequence[Card]") -
         return load_media_now(frames, cards, config.max_page_megabytes * 1_000_000)
 
 
-def _write_json(path: Path, results: "AuditResults", cards: "Sequence[Card]") -> None:
+def _write_json(path: Path, results: "Results", cards: "Sequence[Card]") -> None:
     from schemas.serialization import redact
 
     content: dict[str, Any] = results.as_json()

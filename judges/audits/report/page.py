@@ -168,7 +168,7 @@ def _shown(
             f"{who[mark]},{mark.kind},{number}" for mark in card.marks for number in of_slices
         ),
         gold=correct_answer_text(question),
-        choices=shown_choices(question),
+        choices=shown_choices(question, marks_gold=bool(kind.answer_title)),
         media=media,
     )
 

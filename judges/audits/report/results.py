@@ -28,7 +28,7 @@ from judges.audits.report.robustness import (
 )
 from judges.audits.report.slices import SliceResults, slices_of
 from judges.statistics.agreement import Agreement, Ceiling, agreement, human_ceiling
-from judges.statistics.cluster_bootstrap import Estimate, Floats, share
+from judges.statistics.cluster_bootstrap import Booleans, Estimate, Floats, share
 from judges.statistics.paired_comparison import Comparison, compare_judges
 
 
@@ -85,12 +85,18 @@ class JudgeResults:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two judges on the same rows: how they agree, and who agrees more with people."""
+    """Two judges on the same rows: how they agree, and who agrees more with people.
+
+    `sensitivity` and `specificity` are the comparison on the rows that people call Yes, and on
+    those that they call No.
+    """
 
     first: str
     second: str
     agreement: Agreement
     comparison: Comparison
+    sensitivity: Comparison
+    specificity: Comparison
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,7 @@ class AuditResults:
 
     def as_json(self) -> dict[str, Any]:
         """Numbers and texts only; what is not defined is null."""
-        plain = _plain(asdict(self))
+        plain = plain_json(asdict(self))
         assert isinstance(plain, dict)
         return plain | {"kind": self.kind.name, "labels": list(self.kind.labels)}
 
@@ -159,7 +165,7 @@ def collect(
     judges = tuple(_judge_results(view, rows, given) for view in views)
     people = _people_results(rows, given)
     kind = KINDS[source.get("kind", SUFFICIENCY.name)]
-    row_counts = _row_counts(rows, strata, labels, kind)
+    row_counts = count_rows(rows, strata, labels, kind)
     return AuditResults(
         kind=kind,
         source=source,
@@ -184,9 +190,10 @@ def collect(
     )
 
 
-def _row_counts(
+def count_rows(
     rows: AuditRows, strata: Sequence[Stratum], labels: Sequence[AuditLabel], kind: AuditKind
 ) -> RowCounts:
+    """What was drawn and labelled, by the words of the labels."""
     said: dict[str, list[str]] = {}
     for label in labels:
         said.setdefault(label.item_id, []).append(label.label or "")
@@ -236,13 +243,13 @@ def _judge_results(view: JudgeView, rows: AuditRows, given: Resampling) -> Judge
         against_people=against_people,
         with_one_person=share(_with_one_person(view, rows), rows.design, **given),
         is_too_few=is_too_few(against_people.num_rows, against_people.num_videos),
-        usd_per_1000=_per_1000([verdict.cost_usd for verdict in asked]),
-        seconds_per_1000=_per_1000([verdict.seconds for verdict in asked]),
-        calls_per_verdict=_calls_per_verdict(asked),
+        usd_per_1000=per_1000([verdict.cost_usd for verdict in asked]),
+        seconds_per_1000=per_1000([verdict.seconds for verdict in asked]),
+        calls_per_verdict=calls_per_verdict(asked),
     )
 
 
-def _calls_per_verdict(asked: Sequence[AuditVerdict]) -> float | None:
+def calls_per_verdict(asked: Sequence[AuditVerdict]) -> float | None:
     """Requests, retries of unreadable replies included; None where none was made here."""
     counts = [len(verdict.call_keys) for verdict in asked if verdict.call_keys]
     return sum(counts) / len(counts) if counts else None
@@ -263,11 +270,18 @@ def _with_one_person(view: JudgeView, rows: AuditRows) -> Floats:
 
 
 def _pair(one: JudgeView, two: JudgeView, rows: AuditRows, given: Resampling) -> Pair:
+    people = rows.reference
+
+    def compared(among: Booleans | None = None) -> Comparison:
+        return compare_judges(one.said, two.said, people, rows.design, among=among, **given)
+
     return Pair(
         one.name,
         two.name,
         agreement(one.said, two.said, rows.design, **given),
-        compare_judges(one.said, two.said, rows.reference, rows.design, **given),
+        compared(),
+        sensitivity=compared(people == 1),
+        specificity=compared(people == 0),
     )
 
 
@@ -324,14 +338,16 @@ def _notes(
     return tuple(notes)
 
 
-def _per_1000(values: Sequence[float | None]) -> float | None:
+def per_1000(values: Sequence[float | None]) -> float | None:
+    """A thousand times the mean; None where a value is not known."""
     known = [value for value in values if value is not None]
     return 1000 * sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
+    """Dicts, lists, texts and numbers; what is not finite is None."""
     if isinstance(value, dict):
-        return {str(name): _plain(inner) for name, inner in value.items()}
+        return {str(name): plain_json(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain_json(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

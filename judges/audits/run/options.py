@@ -18,7 +18,9 @@ from cli.option_groups import (
     SeedOptions,
     SufficiencyMarginOptions,
 )
-from judges.audits.records import CONSISTENCY, VARIANTS
+from judges.audits.records import CONSISTENCY, EXTRACTION, VARIANTS
+
+_ALL_VARIANTS = (*VARIANTS, CONSISTENCY, EXTRACTION)
 
 
 class RunConfig(
@@ -50,8 +52,8 @@ class RunConfig(
     variants: tuple[str, ...] = ()
     """Prompts to use: sufficiency (the builder's, the default), sufficiency-short (fewer words),
     commit-first (the judge answers before it sees the correct answer), answer (no verdict: it
-    answers --blind-samples times from the observation and without it); think-answer, the only one
-    in audits of that kind."""
+    answers --blind-samples times from the observation and without it); think-answer and
+    extract-answer, the only ones in audits of these kinds."""
     repeats: int = Field(1, ge=1)
     """Requests per row and prompt: whether their replies agree is the judge's stability."""
     permutations: int = Field(0, ge=0)
@@ -74,7 +76,7 @@ class RunConfig(
     @classmethod
     def _known(cls, variants: tuple[str, ...]) -> tuple[str, ...]:
         for name in variants:
-            if name not in (*VARIANTS, CONSISTENCY):
-                known = ", ".join((*VARIANTS, CONSISTENCY))
+            if name not in _ALL_VARIANTS:
+                known = ", ".join(_ALL_VARIANTS)
                 raise ValueError(f"no prompt {name!r}: expected some of {known}")
         return tuple(dict.fromkeys(variants))

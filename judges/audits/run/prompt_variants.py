@@ -9,7 +9,9 @@ observation (`judges.text_reader`), and its rates decide.
 import re
 from dataclasses import dataclass
 
-from judges.audits.records import ANSWER, COMMIT_FIRST, CONSISTENCY
+from judges.answer_extraction import PROMPT as EXTRACTION_PROMPT
+from judges.answer_extraction import extract_stated_answer
+from judges.audits.records import ANSWER, COMMIT_FIRST, CONSISTENCY, EXTRACTION
 from judges.backends.base import ChatRequest, Reply, TextPart
 from judges.consistency_llm import judge_consistency
 from judges.scoring.answer_score import check_answer
@@ -87,6 +89,8 @@ async def judge(
             first_draw=settings.first_draw(repeat),
         )
         return Judged(found.verdict, found.prompt_id, found.reply, found.failure)
+    if variant == EXTRACTION:
+        return await _extraction(calls, question, observation, repeat=repeat, settings=settings)
     if variant == ANSWER:
         return await _by_answers(calls, question, observation, repeat=repeat, settings=settings)
     if variant == COMMIT_FIRST:
@@ -111,6 +115,8 @@ async def judge(
 
 def prompt_id_of(variant: str) -> str:
     """The id of the prompt file, or files, that a variant uses."""
+    if variant == EXTRACTION:
+        return prompt_file(EXTRACTION_PROMPT)[1]
     if variant == ANSWER:
         return content_id("prompt", [prompt_file(name)[0] for name in READER_PROMPTS])
     if variant != COMMIT_FIRST:
@@ -127,6 +133,33 @@ def committed_answer(reply: str) -> str | None:
 def is_not_deduced(answer: str) -> bool:
     """Whether the judge says, in the words that it was given, that there is no answer."""
     return _NOT_DEDUCED.match(answer) is not None
+
+
+async def _extraction(
+    calls: Caller,
+    question: VideoQuestion,
+    reply: str,
+    *,
+    repeat: int,
+    settings: RequestSettings,
+) -> Judged:
+    """Yes where the reply states an answer, No where it states none."""
+    found = await extract_stated_answer(
+        calls,
+        question,
+        reply,
+        retries=settings.retries,
+        max_tokens=settings.max_tokens,
+        sampling=settings.sampling,
+        first_draw=settings.first_draw(repeat),
+    )
+    if found.answer is not None:
+        verdict = Sufficiency("yes")
+    elif found.reason is UnscoredReason.NO_CONCLUSION:
+        verdict = Sufficiency("no")
+    else:
+        verdict = Sufficiency("unscored", found.reason)
+    return Judged(verdict, found.prompt_id, found.reply, found.failure)
 
 
 async def _by_answers(

@@ -49,6 +49,7 @@ async def ask_judges(config: RunConfig) -> int:
         store = closing.enter_context(
             AuditStore.open(config.audit, start_run("judges.audit run", config))
         )
+        config = _of_kind(config, store.kind)
         media_root = config.media_root or store.media_root
         ready = {
             spec: await closing.enter_async_context(_opened(spec, config, media_root))
@@ -56,7 +57,6 @@ async def ask_judges(config: RunConfig) -> int:
             if not spec.startswith("local:")  # one at a time: they need the memory
             and spec != RULE_JUDGE
         }
-        config = _of_kind(config, store.kind)
         job = _Job(store, config, console)
         for backend in ready.values():
             require_price(backend, config)  # before the first call is paid
@@ -111,17 +111,18 @@ def _of_kind(config: RunConfig, kind: AuditKind) -> RunConfig:
     unknown = [name for name in config.variants if name not in kind.variants]
     if unknown:
         raise UsageError(
-            f"--variants {unknown[0]} is no prompt of a {kind.name} audit; expected some of "
-            f"{', '.join(kind.variants)}"
+            f"--variants {unknown[0]} is no prompt of audits of the kind {kind.name}; expected "
+            f"some of {', '.join(kind.variants)}"
         )
     if RULE_JUDGE in config.judge and kind is not THINK_ANSWER:
         raise UsageError(
-            f"--judge {RULE_JUDGE} reads conclusions of reasonings; an audit of observations takes "
+            f"--judge {RULE_JUDGE} reads conclusions of reasonings; an audit of {kind.rows} takes "
             "claude:, openai:, local: or oracle: judges"
         )
     if (config.permutations or config.probes) and not kind.has_permutations:
         raise UsageError(
-            f"--permutations and --probes do not exist for a {kind.name} audit; leave them out"
+            f"--permutations and --probes do not exist for audits of the kind {kind.name}; leave "
+            "them out"
         )
     return config.model_copy(update={"variants": config.variants or kind.variants[:1]})
 

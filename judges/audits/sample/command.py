@@ -4,7 +4,8 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -24,7 +25,7 @@ from cli.output_folder import check_folder, claim_folder
 
 if TYPE_CHECKING:
     from judges.audits.sample.population import JudgedRow, JudgedText, Population
-    from judges.audits.store import AuditItem, Stratum
+    from judges.audits.store import AuditItem, AuditVerdict, Stratum
 
     TextsOf = Callable[[Sequence[JudgedRow]], dict[tuple[int, str, int], JudgedText]]
 
@@ -41,7 +42,7 @@ class SampleConfig(
     defaults={"predictions": None, "media_root": None},
     notes={
         "audit": "This command makes it.",
-        "predictions": "For --kind think-answer.",
+        "predictions": "For --kind think-answer and --kind answer-extraction.",
         "media_root": "By default the build's own.",
     },
     group="data",
@@ -57,9 +58,10 @@ class SampleConfig(
     ledgers of all its processes are read."""
     ledger: tuple[Path, ...] = ()
     """Instead of --build: ledger files with the same tables, wherever they are."""
-    kind: Literal["sufficiency", "think-answer"] = "sufficiency"
-    """What is audited: the judge of observations, or the extractor that reads which option a
-    reasoning concludes (does the answer follow from the thinking?)."""
+    kind: Literal["sufficiency", "think-answer", "answer-extraction"] = "sufficiency"
+    """What is audited: the judge of observations; the extractor that reads which option a reasoning
+    concludes (does the answer follow from the thinking?); or that of train.evaluate
+    --answer-extractor, which reads which answer a reply states."""
     size: int = Field(200, ge=1)
     """How many verdicts to draw."""
     max_per_video: int = Field(2, ge=1)
@@ -77,9 +79,10 @@ def sample(config: SampleConfig) -> int:
     saved = config.audit / CONFIG_NAME
     if check_folder(config.audit, _COMMAND, option="--audit"):
         refuse_changed_options(config, saved, may_change={"audit"})  # the folder may have moved
-    source_files, population, texts_of = _population(config)
+    drawn_from = _drawn_from(config)
+    population = drawn_from.population
     media_root = _media_root(config)
-    items, strata = draw(population, texts_of, config)
+    items, strata = draw(population, drawn_from.texts_of, config)
     run = start_run(_COMMAND, config)
     claim_folder(config.audit, _COMMAND, option="--audit")
     save_config(config, saved)
@@ -93,7 +96,7 @@ def sample(config: SampleConfig) -> int:
         print_config(config)
         source = {
             "kind": config.kind,
-            "ledgers": [str(path.resolve()) for path in source_files],
+            "ledgers": [str(path.resolve()) for path in drawn_from.files],
             "media_root": None if media_root is None else str(media_root.resolve()),
             "seed": config.seed,
             "max_per_video": config.max_per_video,
@@ -102,7 +105,7 @@ def sample(config: SampleConfig) -> int:
             "not_judged": population.num_not_judged,
             "run_id": run.run_id,
         }
-        store.add_sample(items, strata, source)
+        store.add_sample(items, strata, source, drawn_from.verdicts_on(items))
         store.ledger.end_run(EXIT_OK)
     write_index_page(config.audit)
     _print_sample(config, population, items, strata, media_root)
@@ -160,14 +163,38 @@ def draw(
     ]
 
 
-def _population(config: SampleConfig) -> tuple[list[Path], "Population", "TextsOf"]:
-    """The files, all that can be drawn from them, and how to get the texts of what is drawn."""
+@dataclass(frozen=True)
+class _Source:
+    """The files, all that can be drawn from them, how to get the texts of what is drawn, and what
+    was said of a row there by others than the audited judge.
+    """
+
+    files: list[Path]
+    population: "Population"
+    texts_of: "TextsOf"
+    said: "Mapping[tuple[str, int], Sequence[AuditVerdict]]" = field(default_factory=dict)
+
+    def verdicts_on(self, items: "Sequence[AuditItem]") -> "list[AuditVerdict]":
+        """What was said of the drawn rows."""
+        return [
+            replace(verdict, item_id=item.item_id)
+            for item in items
+            for verdict in self.said.get((item.question.question_id, item.draw), ())
+        ]
+
+
+def _drawn_from(config: SampleConfig) -> _Source:
     if config.kind == "think-answer":
         return _answers(config)
+    if config.kind == "answer-extraction":
+        return _extractions(config)
     from judges.audits.sample.population import read_population, read_texts
 
     if config.predictions is not None:
-        raise UsageError("--predictions is for --kind think-answer; give --build OUT, or that kind")
+        raise UsageError(
+            "--predictions is for --kind think-answer and --kind answer-extraction; give --build "
+            "OUT, or one of these kinds"
+        )
     ledgers = _ledgers(config)
     population = read_population(ledgers)
     if not population.rows:
@@ -175,18 +202,46 @@ def _population(config: SampleConfig) -> tuple[list[Path], "Population", "TextsO
             f"{', '.join(map(str, ledgers))} holds no verdict of a judge, so there is nothing to "
             "audit; give a build that got as far as its judge"
         )
-    return ledgers, population, lambda rows: read_texts(ledgers, rows)
+    return _Source(ledgers, population, lambda rows: read_texts(ledgers, rows))
 
 
-def _answers(config: SampleConfig) -> tuple[list[Path], "Population", "TextsOf"]:
+def _predictions(config: SampleConfig) -> Path:
+    """The file of answers. Raises UsageError where another source was given."""
+    if config.predictions is None or config.build or config.run or config.ledger:
+        raise UsageError(
+            f"--kind {config.kind} draws from answers: give --predictions FILE, and neither "
+            "--build, --run nor --ledger"
+        )
+    return config.predictions
+
+
+def _extractions(config: SampleConfig) -> _Source:
+    from judges.audits.sample.extractions import read_extractions
+
+    path = _predictions(config)
+    try:
+        found = read_extractions(path)
+    except OSError as error:
+        raise UsageError(f"--predictions {path} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UsageError(f"--predictions {path}: {error}") from None
+    if not found.population.rows:
+        reasons = ", ".join(f"{why} ({count})" for why, count in found.left_out.most_common())
+        raise UsageError(
+            f"--predictions {path} holds no reply to audit{f': {reasons}' if reasons else ''}"
+        )
+    return _Source(
+        [path],
+        found.population,
+        lambda rows: {row.key: found.texts[row.key] for row in rows},
+        {key[1:]: verdicts for key, verdicts in found.said.items()},
+    )
+
+
+def _answers(config: SampleConfig) -> _Source:
     from judges.audits.sample.population import read_answers
 
-    path = config.predictions
-    if path is None or config.build is not None or config.run is not None or config.ledger:
-        raise UsageError(
-            "--kind think-answer draws from answers: give --predictions FILE, and neither --build, "
-            "--run nor --ledger"
-        )
+    path = _predictions(config)
     try:
         answers = read_answers(path)
     except OSError as error:
@@ -199,7 +254,7 @@ def _answers(config: SampleConfig) -> tuple[list[Path], "Population", "TextsOf"]
             f"--predictions {path} holds no multiple-choice answer with a reasoning"
             f"{f': {reasons}' if reasons else ''}"
         )
-    return (
+    return _Source(
         [path],
         answers.population,
         lambda rows: {row.key: answers.texts[row.key] for row in rows},
@@ -290,7 +345,11 @@ def _print_sample(
             f"{config.size} were asked for: at most {config.max_per_video} from one video "
             "(--max-per-video) and fractions of rows in small strata gave fewer"
         )
-    if population.num_not_judged and config.kind == "think-answer":
+    if population.num_not_judged and config.kind == "answer-extraction":
+        notes.append(
+            f"{population.num_not_judged:,} rows have no reply; the audit does not speak of them"
+        )
+    elif population.num_not_judged and config.kind == "think-answer":
         notes.append(
             f"{population.num_not_judged:,} rows have no reasoning, or an answer that names no "
             "option; the audit does not speak of them"

@@ -122,7 +122,10 @@ def test_rules_and_a_model_are_judges_of_one_report(
     ("words", "told"),
     [
         (["run", "--judge", "rule", "--probes"], "--probes do not exist"),
-        (["run", "--judge", "rule", "--variants", "commit-first"], "is no prompt of a think"),
+        (
+            ["run", "--judge", "rule", "--variants", "commit-first"],
+            "of the kind think-answer",
+        ),
         (["run", "--judge", "rule", "--permutations", "1"], "do not exist"),
     ],
 )

@@ -166,3 +166,41 @@ def test_two_judges_differ_by_the_weighted_difference_of_their_agreement() -> No
     assert in_pairs.clustered_p != pytest.approx(found.clustered_p)
     missing = compare_judges(first, np.full(120, np.nan), human, sample_design(range(120)))
     assert missing.num_rows == 0
+
+
+def test_a_share_in_a_part_is_weighted_as_the_whole_is() -> None:
+    """Sensitivity: a judge's yes among what people call yes, in a sample that took 1 of 10 of its
+    yes and all of its no. 40 of its 50 yes are true and 5 of its 50 no: 400 / 405, as the ratio of
+    the confusion cells has it, not the 40 / 45 of rows, and not with strata scaled up again.
+    """
+    said = np.repeat([1.0, 0.0], 50)
+    truth = np.tile([1.0] * 4 + [0.0], 20)
+    truth[50:] = np.tile([1.0] + [0.0] * 9, 5)
+    design = sample_design(list(range(100)), weights=[10.0] * 50 + [1.0] * 50, strata=said.tolist())
+    found = share(said, design, among=truth == 1)
+    assert found.value == pytest.approx(400 / 405)
+    recall = agreement(said, truth, design).recall
+    assert found.value == pytest.approx(recall.value)
+    # It does not know that no row of the yes can be a miss: wider, on the safe side.
+    assert found.low <= recall.low
+    assert found.high >= recall.high - 0.01
+
+
+def test_two_judges_are_compared_on_a_part_of_the_rows() -> None:
+    """Of four rows that people call yes the first finds three, the second one; of the others both
+    are right in one of two. Weights count inside of a part as outside.
+    """
+    truth = np.array([1.0, 1, 1, 1, 0, 0])
+    first = np.array([1.0, 1, 1, 0, 0, 1])
+    second = np.array([1.0, 0, 0, 0, 0, 1])
+    design = sample_design(list("abcdef"), weights=[1.0, 3, 1, 1, 1, 1])
+    on_yes = compare_judges(first, second, truth, design, among=truth == 1)
+    assert (on_yes.num_rows, on_yes.num_videos) == (4, 4)
+    assert (on_yes.both_right, on_yes.only_first_right, on_yes.only_second_right) == (1, 2, 0)
+    assert on_yes.neither_right == 1
+    assert on_yes.difference.value == pytest.approx(4 / 6)
+    on_no = compare_judges(first, second, truth, design, among=truth == 0)
+    assert (on_no.num_rows, on_no.both_right, on_no.difference.value) == (2, 1, 0)
+    nowhere = compare_judges(first, second, truth, design, among=truth == 2)
+    assert nowhere.num_rows == 0
+    assert np.isnan(nowhere.difference.value)

@@ -223,6 +223,34 @@ def test_two_judges_are_compared_where_both_scored(tmp_path: Path) -> None:
     assert seen["exact_p"] == pytest.approx(0.375)  # 2 * (1 + 5) / 2^5
 
 
+def test_two_judges_differ_in_sensitivity_and_in_specificity(tmp_path: Path) -> None:
+    """Of eight sufficient rows the first finds all, the second six; of four others the first finds
+    one, the second all.
+    """
+    small_audit(
+        tmp_path,
+        [*rows_of(8, "yes", "s", weight=9), *rows_of(4, "yes", "i", weight=9)],
+        verdicts=[
+            *verdicts_of("yyyyyyyyyyyn", judge="claude:one", cost_usd=0.001),
+            *verdicts_of("yyyyyynnnnnn", judge="claude:one", variant="answer", cost_usd=0.008),
+        ],
+    )
+    content = reported(tmp_path)
+    names = ["claude:one", "claude:one [answer]"]
+    (pair,) = [one for one in content["pairs"] if {one["first"], one["second"]} == set(names)]
+    sign = 1 if pair["first"] == names[0] else -1
+    sensitivity, specificity = pair["sensitivity"], pair["specificity"]
+    assert (sensitivity["num_rows"], specificity["num_rows"]) == (8, 4)
+    assert sensitivity["difference"]["value"] == pytest.approx(sign * (1 - 6 / 8))
+    assert specificity["difference"]["value"] == pytest.approx(sign * (1 / 4 - 1))
+    assert sensitivity["difference"]["low"] < sensitivity["difference"]["high"]
+    found = {judge["name"]: judge for judge in content["judges"]}
+    for name, recall, spared, dollars in zip(names, (1, 0.75), (0.25, 1), (1, 8), strict=True):
+        assert found[name]["against_people"]["recall"]["value"] == pytest.approx(recall)
+        assert found[name]["against_people"]["specificity"]["value"] == pytest.approx(spared)
+        assert found[name]["usd_per_1000"] == pytest.approx(dollars)
+
+
 def test_cost_is_per_thousand_and_unknown_stays_unknown(tmp_path: Path) -> None:
     small_audit(
         tmp_path,
