@@ -18,6 +18,8 @@ from matplotlib.ticker import MaxNLocator
 from cli.markdown_page import front_matter, render_markdown
 from pipeline.card_examples import CardExample, pictures_of
 from pipeline.card_statistics import CardStatistics, RunRow, collect_statistics
+from pipeline.exports.formats import formats_in
+from pipeline.exports.hf_video import EMBEDDED
 from pipeline.exports.parquet_files import replaced_folder
 from schemas.dataset_rows import COLUMNS
 from schemas.ledger.ledger import Ledger, SpendRow
@@ -50,7 +52,7 @@ def write_card(
         for name, png in pictures_of(examples).items():
             (fresh / name).write_bytes(png)
     card = out / "README.md"
-    text = render_card(stats, examples)
+    text = render_card(stats, examples, formats_in(out))
     write_text(card, text)
     if copy_to is not None:
         copy_to.mkdir(parents=True, exist_ok=True)
@@ -61,8 +63,12 @@ def write_card(
     return card
 
 
-def render_card(stats: CardStatistics, examples: Sequence[CardExample] = ()) -> str:
-    """The card's text. Names, ids and details from outside are escaped."""
+def render_card(
+    stats: CardStatistics, examples: Sequence[CardExample], formats: Mapping[str, str]
+) -> str:
+    """The card's text; `formats` are further ones by folder, with their readers. Names, ids and
+    details from outside are escaped.
+    """
     filters: dict[str, Callable[..., object]] = {
         "number": lambda count: f"{count:,}",
         "seconds": lambda value: "–" if value is None else f"{value:.1f}",
@@ -77,17 +83,20 @@ def render_card(stats: CardStatistics, examples: Sequence[CardExample] = ()) -> 
     values = {
         "stats": stats,
         "title": _title(stats),
-        "front_matter": front_matter(_front_matter_fields(stats)),
+        "front_matter": front_matter(_front_matter_fields(stats, formats)),
         "share": lambda part, whole: f"{part / whole:.1%}" if whole else "–",
         "input_tokens": input_tokens,
         "columns": COLUMNS,
         "examples": examples,
+        "formats": formats,
     }
     return render_markdown(Path(__file__).parent / _TEMPLATE, values, filters)
 
 
-def _front_matter_fields(stats: CardStatistics) -> dict[str, Any]:
-    """What the Hub and `datasets` read. The publisher fills in the licence."""
+def _front_matter_fields(stats: CardStatistics, formats: Mapping[str, str]) -> dict[str, Any]:
+    """What the Hub and `datasets` read: with embedded videos, a second configuration that plays.
+    The publisher fills in the licence.
+    """
     tasks = {"video": "video-text-to-text", "image": "image-text-to-text"}
     return {
         "pretty_name": _title(stats),
@@ -105,9 +114,11 @@ def _front_matter_fields(stats: CardStatistics) -> dict[str, Any]:
         ],
         "configs": [
             {
-                "config_name": "default",
-                "data_files": [{"split": "train", "path": "dataset/*.parquet"}],
+                "config_name": name,
+                "data_files": [{"split": "train", "path": f"{folder}/*.parquet"}],
             }
+            for name, folder in (("default", "dataset"), ("video", EMBEDDED))
+            if name == "default" or folder in formats
         ],
     }
 

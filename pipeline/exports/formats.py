@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cli.config import UsageError
 from pipeline.exports.dataset import QUESTIONS_NAME, export_questions
-from pipeline.exports.hf_video import export_hf_video, export_hf_video_embedded
+from pipeline.exports.hf_video import EMBEDDED, export_hf_video, export_hf_video_embedded
 from pipeline.exports.llamafactory import LLAMAFACTORY_NAMES, export_llamafactory
 from pipeline.exports.ms_swift import export_ms_swift
 from pipeline.exports.parquet_files import PARQUET_NAMES
@@ -38,31 +38,54 @@ class Job:
 
 @dataclass(frozen=True)
 class Format:
-    """A further format: what writes it, and patterns of the names of its files."""
+    """A further format: what writes it, patterns of the names of its files, who reads it."""
 
     write: Callable[[Job], Exported]
     names: tuple[str, ...]
+    reader: str
 
 
 # By the name of the folder; `pipeline.options` has the same names.
 FORMATS: Mapping[str, Format] = {
-    "videop2r": Format(lambda job: export_videop2r(job.ledger, job.out), (VIDEOP2R_NAMES,)),
-    "trl": Format(lambda job: export_trl(job.ledger, job.out), (PARQUET_NAMES,)),
-    "questions": Format(lambda job: export_questions(job.ledger, job.out), (QUESTIONS_NAME,)),
+    "videop2r": Format(
+        lambda job: export_videop2r(job.ledger, job.out),
+        (VIDEOP2R_NAMES,),
+        "code that reads the VideoP2R release",
+    ),
+    "trl": Format(
+        lambda job: export_trl(job.ledger, job.out),
+        (PARQUET_NAMES,),
+        "TRL: `messages`, and the paths of `videos` and `images`",
+    ),
+    "questions": Format(
+        lambda job: export_questions(job.ledger, job.out),
+        (QUESTIONS_NAME,),
+        "`train.rl` and `train.evaluate`: all questions, with their marks",
+    ),
     "llamafactory": Format(
-        lambda job: export_llamafactory(job.ledger, job.out), LLAMAFACTORY_NAMES
+        lambda job: export_llamafactory(job.ledger, job.out),
+        LLAMAFACTORY_NAMES,
+        "LLaMA-Factory: `dataset_dir` is this folder, `media_dir` the folder of the media",
     ),
     "ms-swift": Format(
-        lambda job: export_ms_swift(job.ledger, job.out, job.training_root), LINES_NAMES
+        lambda job: export_ms_swift(job.ledger, job.out, job.training_root),
+        LINES_NAMES,
+        "ms-swift: `--dataset` with these files, for fine-tuning and for GRPO",
     ),
     "verl": Format(
-        lambda job: export_verl(job.ledger, job.out, job.training_root), (PARQUET_NAMES,)
+        lambda job: export_verl(job.ledger, job.out, job.training_root),
+        (PARQUET_NAMES,),
+        "verl: `data.train_files`; all questions whose media could be read",
     ),
     "hf-video": Format(
-        lambda job: export_hf_video(job.ledger, job.out, job.training_root), (PARQUET_NAMES,)
+        lambda job: export_hf_video(job.ledger, job.out, job.training_root),
+        (PARQUET_NAMES,),
+        "`datasets`: the rows with a column `video` that plays the files where they lie",
     ),
-    "hf-video-embedded": Format(
-        lambda job: export_hf_video_embedded(job.ledger, job.out, job.media_root), (PARQUET_NAMES,)
+    EMBEDDED: Format(
+        lambda job: export_hf_video_embedded(job.ledger, job.out, job.media_root),
+        (PARQUET_NAMES,),
+        "`datasets` and the viewer of the Hub: the same with the videos inside",
     ),
 }
 
@@ -118,6 +141,16 @@ def export_further(
                 f"files of others too; --export {name} brings it up to date"
             )
     return sentences
+
+
+def formats_in(out: Path) -> dict[str, str]:
+    """Which formats there are in an output folder, and who reads them."""
+    found = {}
+    for name, format_ in FORMATS.items():
+        folder = out / name
+        if folder.is_dir() and any(_is_of(entry, format_) for entry in folder.iterdir()):
+            found[name] = format_.reader
+    return found
 
 
 def _is_of(path: Path, format_: Format) -> bool:

@@ -23,6 +23,7 @@ from pipeline.exports.rows import Exported, LeftOut, dataset_rows
 from schemas.ledger.ledger import Ledger
 from schemas.serialization import content_id
 
+EMBEDDED = "hf-video-embedded"
 _FORMAT = 1  # raise it when the same ledger must give different rows
 _WHY_NOT = "the column plays one whole video per row, they have an image, several or a part of one"
 _TOO_LARGE = "their files are larger than 2 GB, which one value of Parquet cannot hold"
@@ -55,7 +56,7 @@ def export_hf_video_embedded(ledger: Ledger, out: Path, media_root: Path) -> Exp
     A file that cannot be read, or is larger than 2 GB, costs its rows, which are counted. Files
     written from the same accepted rows are kept: nothing is embedded twice.
     """
-    folder = out / "hf-video-embedded"
+    folder = out / EMBEDDED
     left_out = LeftOut()
     playable = sum(1 for _ in _playable(ledger, left_out))
     _, state = accepted_state(ledger)

@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 from helpers.exports import bytes_of, trainer_ledger, write_trainer_media
 
 from cli.config import UsageError
+from pipeline.card import write_card
+from pipeline.exports.dataset import export_dataset
 from pipeline.exports.formats import FORMATS, export_further, refuse_unwritable_outputs
 from pipeline.options import BuildConfig, ExportFormat
 
@@ -60,3 +63,26 @@ def test_a_relative_folder_of_another_machine_is_refused() -> None:
         BuildConfig.model_validate(options)
     options |= {"export_media_root": "/data/clips", "export": ["ms-swift", "verl"]}
     assert BuildConfig.model_validate(options).export == ("ms-swift", "verl")
+
+
+def test_the_card_says_who_reads_what_lies_beside_the_dataset(tmp_path: Path) -> None:
+    root = write_trainer_media(tmp_path / "media")
+    with trainer_ledger(tmp_path, media_root=str(root)) as ledger:
+        export_dataset(ledger, tmp_path)
+        before = write_card(ledger, tmp_path).read_text("utf-8")
+        export_further(ledger, tmp_path, ["llamafactory", "hf-video-embedded"])
+        (tmp_path / "verl").mkdir()
+        after = write_card(ledger, tmp_path).read_text("utf-8")
+    row = f"| `llamafactory/` | {FORMATS['llamafactory'].reader} |"
+    assert row in after
+    assert row not in before
+    assert "`verl/`" not in after, "an empty folder is no export"
+    configs = configurations(after)
+    assert configs == {"default": "dataset/*.parquet", "video": "hf-video-embedded/*.parquet"}
+    assert configurations(before) == {"default": "dataset/*.parquet"}
+
+
+def configurations(card: str) -> dict[str, str]:
+    """Configurations in a card's first lines, as the Hub reads them."""
+    fields = yaml.safe_load(card.split("---\n")[1])
+    return {each["config_name"]: each["data_files"][0]["path"] for each in fields["configs"]}
