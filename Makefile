@@ -1,7 +1,8 @@
 # Everything a user or developer runs. Each target does its own set-up; `make` alone lists them.
 # CPU build of torch: point UV_FIND_LINKS (or PIP_FIND_LINKS) at a folder or page that has one.
 
-PYTHON ?= python3.11
+# A Python 3.11 or newer is found by itself (environment/find_python.sh); PYTHON=... takes another.
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -23,9 +24,9 @@ help:
 	@echo "make campaigns   200 kills of a large build, 30 of fine-tuning, 30 of RL (an hour or two)"
 	@echo "make benchmarks  scale and throughput, printed as JSON"
 
-$(READY): pyproject.toml constraints.txt environment/torchvision_hook.py
-	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'
-	$(PYTHON) -m venv $(VENV)
+$(READY): pyproject.toml constraints.txt environment/torchvision_hook.py environment/find_python.sh
+	found=$$(PYTHON="$(PYTHON)" bash environment/find_python.sh $(VENV)) && \
+		{ test -x $(BIN)/python && $(BIN)/python -c '' || "$$found" -m venv --clear $(VENV); }
 	$(BIN)/python -m pip install --quiet "uv>=0.9"
 	$(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev]'
 	$(BIN)/python environment/torchvision_hook.py install
@@ -35,11 +36,11 @@ install: $(READY)
 
 # vLLM's CPU build, DeepSpeed and Ray beside this project, for tests: 3 GB, made once.
 engines:
-	PYTHON=$(PYTHON) bash environment/engines/install.sh
+	PYTHON="$(PYTHON)" bash environment/engines/install.sh
 
 # The newest transformers that we test with, in place of that of constraints.txt.
 newest:
-	PYTHON=$(PYTHON) bash environment/newest/install.sh
+	PYTHON="$(PYTHON)" bash environment/newest/install.sh
 
 demo: $(READY)
 	$(BIN)/python -m sandbox.demo --output-dir out/demo

