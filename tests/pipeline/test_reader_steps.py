@@ -201,6 +201,31 @@ async def test_with_both_a_readers_no_has_the_last_word(ledger: Ledger, frames: 
     assert ledger.query("SELECT count(*) FROM passing_attempts") == [(0,)]
 
 
+@pytest.mark.parametrize("sufficiency", ["answer", "both"])
+async def test_a_reader_that_fails_about_an_observation_costs_the_row_and_says_no_verdict(
+    ledger: Ledger, frames: FrameStore, sufficiency: SufficiencyFilter
+) -> None:
+    """A later run asks again, so nothing may be recorded that looks like a finding."""
+    script = (WRONG, WRONG, WRONG, WRONG, RIGHT, RIGHT, FAILED, RIGHT)
+    done = await Job(ledger, frames, *script, sufficiency=sufficiency).outcome()
+    assert done == Rejection(Step.FILTER, Reason.CALL_FAILED, "529 overloaded")
+    assert [row[0] for row in checks(ledger)] == ["none"]
+    assert ledger.query("SELECT count(*) FROM sufficiency_verdicts WHERE judge = 'claude:reader'")[
+        0
+    ] == (0,)
+
+
+async def test_with_both_a_judge_that_fails_costs_the_row_and_no_reader_is_asked(
+    ledger: Ledger, frames: FrameStore
+) -> None:
+    job = Job(ledger, frames, WRONG, sufficiency="both")
+    job.build.judge = ScriptedCalls(FAILED)
+    done = await job.outcome()
+    assert done == Rejection(Step.FILTER, Reason.CALL_FAILED, "529 overloaded")
+    assert [request.step for request in job.reader.requests] == ["blind"] * 4
+    assert ledger.query("SELECT count(*) FROM sufficiency_verdicts") == [(0,)]
+
+
 async def test_an_open_question_leaves_an_observation_unscored(
     ledger: Ledger, frames: FrameStore
 ) -> None:

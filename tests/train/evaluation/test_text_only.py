@@ -1,13 +1,23 @@
 """Text-only models in an evaluation: which questions need the video, and what a reply states."""
 
 import json
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from helpers.chat_requests import paid_requests
-from helpers.evaluations import OPTIONS, answers_of, evaluate, report_of
+from helpers.evaluations import (
+    OPTIONS,
+    answers_of,
+    command,
+    environment,
+    evaluate,
+    report_of,
+)
 from servers.model_server import RunningServer, running_server
 
 from cli.config import EXIT_OK, UsageError
@@ -58,6 +68,14 @@ def answers(tmp_path: Path) -> Path:
     path = tmp_path / "answers.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
+
+
+_ANSWERED = "select count(*) from calls where step in ('blind', 'extract')"  # not the first check
+
+
+def about_prompt(out: Path) -> str:
+    """The prompt that the report names."""
+    return str(report_of(out)["answer_extraction"]["prompt_id"])
 
 
 def completions(server: RunningServer) -> list[dict[str, Any]]:
@@ -122,6 +140,11 @@ def test_an_extractor_reads_what_rules_do_not_and_never_enters_their_scores(
     assert [row["extracted_answer"] for row in rows[:3]] == ["A", "C", "B"]
     assert [row["extracted_is_parsed"] for row in rows] == [True, True, True, False, False]
     assert [row["tolerant_is_parsed"] for row in rows] == [True, True, False, False, False]
+    model = options[-1]
+    assert [row["extracted_by"] for row in rows] == ["rules", "rules", model, model, model]
+    assert [row["extracted_reason"] for row in rows[2:]] == ["", "no_conclusion", "off_menu"]
+    assert rows[0]["extracted_prompt"] == ""
+    assert rows[2]["extracted_prompt"] == about_prompt(out)
     about = report_of(out)["answer_extraction"]
     assert (about["unread_by_rules"], about["extracted"]) == (3, 1)
     assert (about["state_no_answer"], about["unscored"]) == (1, 1)
@@ -132,6 +155,34 @@ def test_an_extractor_reads_what_rules_do_not_and_never_enters_their_scores(
     assert not any("ground" in record["text"] for record in asked)
     assert evaluate(*options) == EXIT_OK
     assert len(completions(server)) == 5
+
+
+def test_a_killed_evaluation_asks_again_only_what_was_not_answered(
+    server: RunningServer, answers: Path, tmp_path: Path
+) -> None:
+    """20 blind answers and 5 extractions; killed between answers of the reader."""
+    model = f"openai:reader@{server.openai_url}"
+    options = ["--predictions", str(answers), "--out", str(tmp_path / "out"), "--concurrency", "2"]
+    options += ["--blind", model, "--answer-extractor", model]
+    server.control(replies=REPLIES, latency_ms=200)
+    process = subprocess.Popen(command(*options), env=environment())
+    deadline = time.monotonic() + 120
+    while len(completions(server)) < 12 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "out" / "report.json").exists()
+    with duckdb.connect(str(tmp_path / "out" / "calls.duckdb")) as ledger:
+        ((committed,),) = ledger.execute(_ANSWERED).fetchall()
+    assert 0 < committed < 25
+    time.sleep(0.5)  # what was in flight is in the server's log
+    before = len(completions(server))
+    server.control(replies=REPLIES)
+    assert evaluate(*options) == EXIT_OK
+    assert len(completions(server)) - before == 25 - committed
+    report = report_of(tmp_path / "out")
+    assert report["blind"]["answerable_blind"] == 2
+    assert report["answer_extraction"]["extracted"] == 1
 
 
 def test_both_need_a_folder_and_a_reachable_model(answers: Path, tmp_path: Path) -> None:
