@@ -96,7 +96,7 @@ class RunLength:
         return math.ceil(epochs * max(1, math.ceil(in_epoch / self._accumulation)))
 
     def rollouts(self, steps: int) -> int:
-        """The rollouts that so many optimizer steps learn from."""
+        """The rollouts that this number of optimizer steps learns from."""
         generations = math.ceil(steps * self._accumulation / self._lasts)
         return generations * self.prompts_per_generation * self.group_size
 
@@ -157,7 +157,7 @@ def judge_quote(
     steps: int,
     media_root: Path,
 ) -> JudgeQuote:
-    """The quote of a run with so many rollouts. Raises UsageError."""
+    """The quote of a run with this number of rollouts. Raises UsageError."""
     try:
         prices = Prices.load(options.prices)
     except ValueError as error:
