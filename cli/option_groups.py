@@ -365,7 +365,7 @@ class RolloutServerOptions(Config, group="model"):
     (docs/guides/vllm_rollouts.md)."""
     vllm_url: str | None = None
     """Address of the vLLM server, such as http://127.0.0.1:8000."""
-    vllm_timeout_seconds: float = Field(default=600, gt=0)
+    vllm_timeout_seconds: float = Field(default=600, gt=0, le=10**8)
     """Longest wait for the next bytes of the vLLM server."""
     trainer_host: str | None = None
     """Name or address under which the vLLM server reaches this machine to receive weights; by

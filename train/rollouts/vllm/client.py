@@ -42,6 +42,11 @@ class VllmClient:
                 f"--vllm-url {url} is no address of a server; give one such as"
                 " http://127.0.0.1:8000"
             )
+        if "@" in parts.netloc:
+            raise UsageError(
+                "--vllm-url holds a user name or a password, which would not be sent; give the"
+                " server's address alone, such as http://127.0.0.1:8000"
+            )
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._is_https, self._seconds = parts.scheme == "https", seconds
         self.port = port or (443 if self._is_https else 80)

@@ -78,6 +78,12 @@ def test_an_address_that_is_none_is_a_usage_error(url: str) -> None:
         VllmClient(url)
 
 
+def test_a_password_in_an_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(UsageError, match="a password, which would not be sent") as error:
+        VllmClient("http://user:secret@127.0.0.1:8000")
+    assert "secret" not in str(error.value)
+
+
 def test_a_server_that_is_not_there_is_named(wire: Wire) -> None:
     client = VllmClient(f"127.0.0.1:{free_port()}")
     with pytest.raises(RolloutServerError, match=r"http://127\.0\.0\.1:\d+/v1/models does not ans"):
