@@ -12,8 +12,10 @@ answer without the video, and what it asked and paid. Judge and reader may be an
 import argparse
 import asyncio
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +135,8 @@ def main() -> None:
     parser.add_argument("--reader", default=READER)
     parser.add_argument("--folder", type=Path, help="where to work; default a temporary folder")
     options, more = parser.parse_known_args()
-    with tempfile.TemporaryDirectory() as temporary:
+    # What the commands print is no part of the result.
+    with tempfile.TemporaryDirectory() as temporary, redirect_stdout(sys.stderr):
         found = compare(
             options.folder or Path(temporary),
             questions=options.questions,

@@ -22,6 +22,7 @@ _EXPECTED = {
     ProblemType.REGRESSION: "a number",
     ProblemType.TEMPORAL_GROUNDING: "times in seconds, such as 4.4 to 5.2",
 }
+_SAME_SECONDS = 0.1 + 1e-9
 _AROUND = " \t\r\n.,;:!?\"'`*_()[]"
 
 
@@ -47,7 +48,7 @@ def is_same_answer(question: VideoQuestion, one: str, other: str) -> bool:
                 return False
             return equal_to_two_decimals(first, second)
         case ProblemType.TEMPORAL_GROUNDING:
-            return _tenths(one) == _tenths(other)
+            return _are_same_times(one, other)
         case _:
             return _words(one) == _words(other) or any(
                 _is_taken_for(question, gold, said) for gold, said in ((one, other), (other, one))
@@ -77,8 +78,13 @@ def most_given(question: VideoQuestion, answers: Sequence[str | None]) -> tuple[
     return (groups[0][0],)
 
 
-def _tenths(text: str) -> list[tuple[float, float]]:
-    return sorted((round(start, 1), round(end, 1)) for start, end in read_intervals(text) or ())
+def _are_same_times(one: str, other: str) -> bool:
+    first, second = (sorted(read_intervals(text) or ()) for text in (one, other))
+    return len(first) == len(second) and all(
+        abs(this - that) <= _SAME_SECONDS
+        for spans in zip(first, second, strict=True)
+        for this, that in zip(*spans, strict=True)
+    )
 
 
 def _words(text: str) -> list[str]:

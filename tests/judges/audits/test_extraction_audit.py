@@ -275,6 +275,40 @@ def test_a_label_that_is_no_answer_is_refused_and_nothing_is_stored(
         assert store.labels() == []
 
 
+def test_labels_come_back_as_they_were_written(audit: Path, tmp_path: Path) -> None:
+    """Answers that look like formulas, words in the reason's place, and a label that says two."""
+    with opened(audit) as store:
+        ids = {item.question.row: item.item_id for item in store.items()}
+    lines = [
+        {"item_id": ids[6], "label": "-3"},
+        {"item_id": ids[0], "label": "S", "reason": "A"},
+        {"item_id": ids[8], "label": "stated", "reason": "none"},
+        {"item_id": ids[3], "label": "None"},
+    ]
+    path = tmp_path / "labels.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    imported = ["label", str(audit), "--annotator", "ann", "--import"]
+    assert main([*imported, str(path)]) == EXIT_OK
+    table = tmp_path / "back.csv"
+    assert main(["label", str(audit), "--export", str(table)]) == EXIT_OK
+    assert main([*imported, str(table)]) == EXIT_OK
+    with opened(audit) as store:
+        found = {one.item_id: (one.label, one.reason) for one in store.labels(current_only=False)}
+    assert found == {
+        ids[6]: ("stated", "-3"),
+        ids[0]: ("stated", "A"),
+        ids[8]: ("stated", "none"),
+        ids[3]: ("none", ""),
+    }
+    for line, told in (
+        ({"item_id": ids[1], "label": "stated"}, "needs the answer that the reply states"),
+        ({"item_id": ids[1], "label": "B", "reason": "it says so"}, "expected one of stated, none"),
+    ):
+        path.write_text(json.dumps(line) + "\n")
+        with pytest.raises(UsageError, match=told):
+            main([*imported, str(path)])
+
+
 def test_an_evaluation_without_an_extractor_is_refused(tmp_path: Path) -> None:
     answers = write_answers(tmp_path / "answers.jsonl")
     assert evaluate("--predictions", str(answers), "--out", str(tmp_path / "plain")) == EXIT_OK
@@ -285,6 +319,10 @@ def test_an_evaluation_without_an_extractor_is_refused(tmp_path: Path) -> None:
         sample(tmp_path / "audit", answers)
     with pytest.raises(UsageError, match="cannot be read"):
         sample(tmp_path / "audit", tmp_path / "gone.parquet")
+    with pytest.raises(UsageError, match="cannot be read"):
+        sample(tmp_path / "audit", tmp_path)
+    with pytest.raises(UsageError, match="give --predictions FILE, and neither --build"):
+        sample(tmp_path / "audit", predictions, "--build", str(tmp_path))
     assert not (tmp_path / "audit").exists()
 
 
