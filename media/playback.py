@@ -15,7 +15,6 @@ _WEBM = b"webm"
 _HEAD_BYTES = 64
 _FILE_TYPE, _MOVIE = b"ftyp", b"moov"
 _PLAYED = (b"avc1", b"avc3", b"av01", b"vp09")
-_UNPLAYED = (b"hvc1", b"hev1", b"mp4v", b"apch", b"apcn", b"mjpa", b"jpeg")
 _MOST_MOVIE_BYTES = 32_000_000
 _BOX_HEAD, _LONG_SIZE = 8, 8
 _MOST_BOXES = 1000
@@ -43,9 +42,7 @@ def _is_played(file: SafeFile, root: Path | None) -> bool:
         for name, start, size in _boxes(descriptor):
             if name == _MOVIE:
                 movie = os.pread(descriptor, min(size, _MOST_MOVIE_BYTES), start)
-                return any(codec in movie for codec in _PLAYED) and not any(
-                    codec in movie for codec in _UNPLAYED
-                )
+                return any(codec in movie for codec in _PLAYED)
     return False
 
 

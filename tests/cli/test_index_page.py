@@ -33,7 +33,7 @@ def links(folder: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def build(tmp_path: Path) -> Path:
-    questions, root = tmp_path / "q.json", tmp_path / "clips"
+    questions, root = tmp_path / "q #1?.json", tmp_path / "clips"
     questions.write_text("[]")
     root.mkdir()
     return make(
@@ -119,7 +119,7 @@ def test_origins_lead_back_to_what_nobody_made(build: Path, tmp_path: Path) -> N
     write_index_page(scores)
     places = list(links(scores).values())
     wanted = [rl / "model", rl / "index.html", sft / "index.html", build / "index.html"]
-    wanted += [tmp_path / "q.json", tmp_path / "clips"]
+    wanted += [tmp_path / "q #1?.json", tmp_path / "clips"]
     assert [place for place in places if place in wanted] == wanted
     page = (scores / "index.html").read_text("utf-8")
     assert "model: Qwen/Qwen2.5-VL-7B-Instruct" in page
@@ -135,6 +135,17 @@ def test_what_was_moved_away_is_named_and_folders_that_name_each_other_end(tmp_p
     assert two in links(one).values()
     assert one not in links(one).values()
     assert f"questions: {tmp_path / 'gone.json'}" in (one / "index.html").read_text("utf-8")
+
+
+def test_folders_that_come_from_each_other_are_followed_once(tmp_path: Path) -> None:
+    """one <- two <- three <- two: the second time three is not shown again."""
+    names = {"one": "two", "two": "three", "three": "two"}
+    for name, model in names.items():
+        make(tmp_path / name, {"options.json": {"algo": "grpo", "model": str(tmp_path / model)}})
+    write_index_page(tmp_path / "one")
+    page = (tmp_path / "one" / "index.html").read_text("utf-8")
+    assert page.count(f">{tmp_path / 'three'}<") == 1
+    assert page.count(f">{tmp_path / 'two'}<") == 2
 
 
 def test_further_origins_can_be_given_and_hostile_names_stay_names(tmp_path: Path) -> None:

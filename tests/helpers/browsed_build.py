@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from helpers.html_tags import Tags
 from helpers.media_clips import make_clip
 
 from pipeline.browse import main
+from schemas.ledger.ledger import Ledger
+from schemas.ledger.rows import ReaderCheckRow, SufficiencyRow
+from schemas.questions import VideoQuestion
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 HOSTILE_ROW = 40
-BAD_CODEC_ROW = 1
+BAD_CODEC_ROW, TWICE_JUDGED_ROW, READ_ROW = 1, 2, 4
 
 
 def make_build(folder: Path) -> Path:
@@ -39,7 +43,36 @@ def make_build(folder: Path) -> Path:
         ledger.add_question(hostile)
         output = f"<observation>{HOSTILE}</observation><think>t</think><answer>B</answer>"
         add_attempt(ledger, hostile, observation=HOSTILE, output=output)
+        _judge_twice(ledger, question(TWICE_JUDGED_ROW))
+        _read(ledger, question(READ_ROW))
     return out
+
+
+def _judge_twice(ledger: Ledger, asked: VideoQuestion) -> None:
+    """The judge's first reply was no verdict; the second one is stored before it."""
+    said = SufficiencyRow(question_id=asked.question_id, draw=0, judge="claude:judge")
+    ledger.add_sufficiency(replace(said, judge_draw=1, verdict="yes", reply="at last"))
+    ledger.add_sufficiency(
+        replace(said, verdict="unscored", unscored_reason="off_menu", reply="who knows")
+    )
+
+
+def _read(ledger: Ledger, asked: VideoQuestion) -> None:
+    """A text reader answered without the video, and from the observation."""
+    check = ReaderCheckRow(
+        question_id=asked.question_id,
+        evidence="none",
+        reader="claude:reader",
+        prompt_id="prompt-reader",
+        samples=4,
+        correct=1,
+        unscored=1,
+        rate=0.25,
+        verdict="no",
+    )
+    ledger.add_reading(check, [])
+    seen = replace(check, evidence="observation", correct=4, unscored=0, rate=1.0, verdict="yes")
+    ledger.add_reading(replace(seen, blind_rate=0.25), [])
 
 
 def browse(out: Path, *options: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from helpers.built_ledger import built_ledger
 from helpers.cards import tables
@@ -15,6 +16,7 @@ from media.store import FrameStore
 from pipeline.card import write_card
 from pipeline.card_examples import card_examples
 from pipeline.export import export_dataset
+from pipeline.exports.parquet_files import num_rows_of, rows_at, write_parquet
 from schemas.dataset_rows import read_dataset_rows
 
 
@@ -74,6 +76,15 @@ async def test_a_long_text_is_cut_and_hostile_text_stays_text(tmp_path: Path, me
     # the options of even rows are `A. red | green`, `B. *blue*`, `C. <b>none</b>`
     assert "<b>" not in card
     assert r"red \| green" in card
+
+
+def test_rows_are_found_across_files_and_row_groups(tmp_path: Path) -> None:
+    schema = pa.schema([("number", pa.int64())])
+    rows = ({"number": number} for number in range(50))
+    write_parquet(rows, tmp_path, schema, rows_per_file=20, rows_per_group=6)
+    assert num_rows_of(tmp_path) == 50
+    places = [0, 5, 6, 19, 20, 33, 49]
+    assert [row["number"] for row in rows_at(tmp_path, places)] == places
 
 
 async def test_a_card_without_rows_shows_none(tmp_path: Path, media: Path) -> None:

@@ -9,6 +9,8 @@ from helpers.browsed_build import (
     BAD_CODEC_ROW,
     HOSTILE,
     HOSTILE_ROW,
+    READ_ROW,
+    TWICE_JUDGED_ROW,
     articles,
     browse,
     data_of,
@@ -76,6 +78,19 @@ def test_a_row_shows_each_attempt_its_check_its_verdict_and_what_its_calls_cost(
     assert "3 calls, $0.0200 and 1 of unknown price" in texts
     assert "1,000" in texts
     assert "thing 17 “happens”" in texts
+
+
+def test_replies_of_judges_and_readers_stand_in_their_order_and_place(
+    pages: dict[str, str],
+) -> None:
+    twice = " ".join(Tags("<article " + article_of(pages, TWICE_JUDGED_ROW)).texts)
+    assert twice.index("off_menu") < twice.index("who knows") < twice.index("at last")
+    read = " ".join(" ".join(Tags("<article " + article_of(pages, READ_ROW)).texts).split())
+    without = "1 of 4 correct, 1 without an answer, rate 0.25"
+    from_observation = "4 of 4 correct, rate 1.00, 0.25 without the observation"
+    assert read.index("Without the video") < read.index(without) < read.index("Trace")
+    assert read.index("Trace") < read.index(from_observation)
+    assert (read.count(without), read.count(from_observation)) == (1, 1)
 
 
 def test_every_link_of_a_verdict_leads_to_its_call(pages: dict[str, str]) -> None:
