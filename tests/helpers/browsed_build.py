@@ -17,7 +17,7 @@ from schemas.questions import VideoQuestion
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 HOSTILE_ROW = 40
-BAD_CODEC_ROW, TWICE_JUDGED_ROW, READ_ROW = 1, 2, 4
+BAD_CODEC_ROW, READ_ROW = 1, 4
 
 
 def make_build(folder: Path) -> Path:
@@ -42,19 +42,12 @@ def make_build(folder: Path) -> Path:
         hostile = question(HOSTILE_ROW, problem=HOSTILE, data_source=HOSTILE)
         ledger.add_question(hostile)
         output = f"<observation>{HOSTILE}</observation><think>t</think><answer>B</answer>"
+        # The judge's second reply is stored before its first.
+        second = SufficiencyRow(question_id=hostile.question_id, draw=0, judge_draw=1)
+        ledger.add_sufficiency(replace(second, verdict="yes", reply="and again"))
         add_attempt(ledger, hostile, observation=HOSTILE, output=output)
-        _judge_twice(ledger, question(TWICE_JUDGED_ROW))
         _read(ledger, question(READ_ROW))
     return out
-
-
-def _judge_twice(ledger: Ledger, asked: VideoQuestion) -> None:
-    """The judge's first reply was no verdict; the second one is stored before it."""
-    said = SufficiencyRow(question_id=asked.question_id, draw=0, judge="claude:judge")
-    ledger.add_sufficiency(replace(said, judge_draw=1, verdict="yes", reply="at last"))
-    ledger.add_sufficiency(
-        replace(said, verdict="unscored", unscored_reason="off_menu", reply="who knows")
-    )
 
 
 def _read(ledger: Ledger, asked: VideoQuestion) -> None:
