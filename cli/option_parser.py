@@ -198,7 +198,9 @@ def option_parser(
     titled = {name: parser.add_argument_group(title) for name, title in group_titles.items()}
     optional = titled["other"]
     may_be_none, list_positionals = set(), set()
-    for name, field in config_class.model_fields.items():
+    fields = config_class.model_fields
+    for name in dict.fromkeys((*positional, *fields)):  # words without a flag are read in order
+        field = fields[name]
         annotation, is_optional = _without_none(field.annotation)
         if is_optional:
             may_be_none.add(name)

@@ -92,7 +92,7 @@ _EVALUATION = "train.evaluate scores checkpoints"
 _NO_TOOLS = "completions are single turns without tools"
 _NO_UPLOAD = (
     "TRL would upload the whole output folder, with the judge's replies and pictures of the clips;"
-    " upload model/ of the finished run yourself"
+    " python -m train.push RUN OWNER/NAME sends the finished model and its card"
 )
 REFUSED = {
     "sync_ref_model": "no checkpoint holds a reference that moves, so a resumed run would learn"

@@ -54,10 +54,6 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "save_steps",
         "save_strategy",
         "save_total_limit",
-        "push_to_hub",
-        "hub_model_id",
-        "hub_private_repo",
-        "hub_strategy",
     }
 )
 
@@ -87,6 +83,19 @@ REFUSED: Mapping[str, str] = {
     "load_best_model_at_end": "choose among the checkpoints: each is a complete model",
     "do_train": "it always trains",
     "do_predict": "python -m train.evaluate does that",
+    **dict.fromkeys(
+        (
+            "push_to_hub",
+            "hub_model_id",
+            "hub_strategy",
+            "hub_token",
+            "hub_private_repo",
+            "hub_always_push",
+            "hub_revision",
+        ),
+        "TRL would upload the whole output folder; python -m train.push RUN OWNER/NAME sends the"
+        " finished model and its card",
+    ),
     "train_sampling_strategy": "rows are shuffled, so that a resumed run sees the same order",
     "length_column_name": "rows are shuffled, so that a resumed run sees the same order",
 }

@@ -85,6 +85,14 @@ COMMANDS = {
         "train.plan:planned_options",
         others="train.rl_options:trl_options",
     ),
+    "push-data": Command(
+        "pipeline.push",
+        "a dataset to the Hub, listed before it is sent",
+        "pipeline.push.__main__:PushConfig",
+    ),
+    "push-model": Command(
+        "train.push", "a trained model to the Hub, the same way", "train.push:PushConfig"
+    ),
     "demo": Command("sandbox.demo", "all of it in five minutes", "sandbox.demo:DemoConfig"),
     "learning": Command(
         "sandbox.learning",

@@ -234,17 +234,17 @@ def test_help_shows_options_by_group_and_ends_with_an_example(
                 assert shown == GROUPS[cls.option_groups[name]], f"{cls.__name__} {flag}"
 
 
+_POSITIONAL = ("audit", "out", "predictions", "run_folder", "repo")
+
+
 def test_the_example_of_every_command_is_one_that_it_takes(
     config_classes: list[type[Config]],
 ) -> None:
     for cls in commands(config_classes):
         words = cls.example.split()
-        first = [] if words[0].startswith("--") else [words[0]]
-        place = next(
-            (name for name in ("audit", "out", "predictions") if name in cls.model_fields), ""
-        )
-        named = [f"--{place}", *first] if first and place == "audit" else first
-        positional = (place,) if first and place != "audit" else ()
-        read_config(
-            cls, [*named, *words[len(first) :]], prog="p", description="", positional=positional
-        )
+        count = next((place for place, one in enumerate(words) if one.startswith("--")), len(words))
+        names = [name for name in _POSITIONAL if name in cls.model_fields][:count]
+        if names == ["audit"]:  # given by a flag, so that lists may stand behind it
+            words, names = ["--audit", *words], []
+        assert len(names) == count or words[0] == "--audit"
+        read_config(cls, words, prog="p", description="", positional=names)

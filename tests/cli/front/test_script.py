@@ -63,7 +63,8 @@ def test_wrong_usage_is_one_sentence_and_names_what_there_is(user_folder: Path) 
 
 def test_the_table_names_what_is_there(repository: Path) -> None:
     for command in COMMANDS.values():
-        assert (repository / f"{command.module.replace('.', '/')}.py").is_file()
+        path = repository / command.module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
         for reference in filter(None, (command.config, command.others, command.parts)):
             assert named(reference)
     assert script._NAME == SCRIPT

@@ -1,0 +1,1 @@
+"""`python -m pipeline.push OUT OWNER/NAME`: a dataset to the Hub, listed before it is sent."""
