@@ -45,7 +45,7 @@ def interrupted(words: list[str], folder: Path, after: int) -> subprocess.Comple
         text=True,
         check=False,
         # pytest may have been started with the signal ignored, as shells do behind `&`
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
