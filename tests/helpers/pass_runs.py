@@ -62,6 +62,8 @@ class PassRun:
         """Of rows that were forwarded to be learned from."""
         self.looks = 0
         """Forwards without gradient."""
+        self.prompts: list[int] = []
+        """Of each forward, how many it holds."""
         self.tower_runs = 0
         self.model.register_forward_pre_hook(self._look, with_kwargs=True)
         self.model.model.visual.register_forward_pre_hook(self._look_at_tower)
@@ -98,6 +100,8 @@ class PassRun:
         return {}
 
     def _look(self, _: Any, __: Any, given: dict[str, Any]) -> None:
+        if (layout := given.get("packed_layout")) is not None:
+            self.prompts.append(len(layout.groups))
         if torch.is_grad_enabled():
             self.widths.append(given["input_ids"].shape[1])
         else:

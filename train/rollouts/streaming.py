@@ -74,7 +74,8 @@ class PendingDraw(Protocol):
 class RolloutEngine(Protocol):
     """Samples completions elsewhere, with weights that it is sent: `train.rollouts.vllm`.
 
-    `pause` and `resume` are called in one process, around `send_weights` in every process.
+    `pause` and `resume` are called in one process, around `send_weights` in every process, and
+    `refuse_other_weights` in that one process.
     """
 
     def pause(self) -> None:
@@ -85,6 +86,9 @@ class RolloutEngine(Protocol):
 
     def resume(self) -> None:
         """Go on."""
+
+    def refuse_other_weights(self) -> None:
+        """Raise RolloutServerError where the weights are no longer those that were sent last."""
 
     def start(
         self,

@@ -66,7 +66,14 @@ class EngineDraws:
             self._send(model, step)
             self._next = generation, in_all_processes(lambda: self._start(generation))
         pending, self._next = self._next[1], None
-        return in_all_processes(pending.wait)
+        return in_all_processes(lambda: self._drawn(pending))
+
+    def _drawn(self, pending: PendingDraw) -> Drawn:
+        """All of it, by the weights that were sent: another run may have replaced them meanwhile"""
+        drawn = pending.wait()
+        if is_first_process():
+            self._engine.refuse_other_weights()
+        return drawn
 
     def draw_ahead(self, prepare: Callable[[], Generation | None], model: Any, step: int) -> None:
         """Begin the next generation with these weights, where one is to be sampled ahead."""

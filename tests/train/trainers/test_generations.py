@@ -62,6 +62,9 @@ class ReplayEngine:
     def resume(self) -> None:
         self.calls.append("resume")
 
+    def refuse_other_weights(self) -> None:
+        self.calls.append("look")
+
     def start(
         self,
         questions: Sequence[VideoQuestion],
@@ -124,7 +127,7 @@ def test_each_generation_is_sampled_with_the_weights_that_learn_from_it(
 ) -> None:
     engine = ReplayEngine(clips)
     seen = reports(clips, tmp_path, engine, options={"max_steps": 3}, sampler_tolerance=EXACT)
-    assert engine.calls == ["pause", "send", "resume", "start"] * 3
+    assert engine.calls == ["pause", "send", "resume", "start", "look"] * 3
     assert [largest_gap(each) < 1e-5 for each in seen] == [True] * 3
 
 
@@ -141,8 +144,8 @@ def test_ahead_it_is_sampled_with_those_of_one_generation_before(
         sampler_tolerance=EXACT,
     )
     # the first and, with the same weights, the second; then always the next one; none at the end
-    ahead = ["pause", "send", "resume", "start"]
-    assert engine.calls == [*ahead, "start", *ahead * 4]
+    ahead = ["look", "pause", "send", "resume", "start"]
+    assert engine.calls == [*ahead[1:], "look", "start", *ahead * 4, "look"]
     learned = [[each.group.question.question_id for each in report.groups] for report in seen]
     assert engine.asked == learned
     assert largest_gap(seen[0]) < 1e-5 < 1e-3 < min(map(largest_gap, seen[1:]))
@@ -203,6 +206,20 @@ def test_a_server_that_fails_ends_training_with_its_sentence(
     one = trainer(clips, tmp_path, Failing(clips), options={"max_steps": 1})
     with pytest.raises(RolloutServerError, match="has gone"):
         one.train()
+
+
+def test_completions_of_weights_that_another_run_sent_are_not_learned_from(
+    clips: RlWorld, tmp_path: Path
+) -> None:
+    class Replaced(ReplayEngine):
+        def refuse_other_weights(self) -> None:
+            raise RolloutServerError("the vLLM server has other weights than it was sent")
+
+    one = trainer(clips, tmp_path, Replaced(clips), options={"max_steps": 1})
+    before = one.model.get_input_embeddings().weight.detach().clone()
+    with pytest.raises(RolloutServerError, match="other weights"):
+        one.train()
+    assert torch.equal(one.model.get_input_embeddings().weight, before)
 
 
 @pytest.mark.parametrize(("accumulation", "per_generation", "iterations"), [(1, 1, 2), (2, 2, 1)])

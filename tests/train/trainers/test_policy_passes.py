@@ -96,6 +96,26 @@ def test_a_tower_runs_once_for_all_passes_or_once_in_each(
         assert [run.tower_runs for run in runs] == ([2, 2] if freeze else [4, 1])
 
 
+@pytest.mark.parametrize("freeze", [True, False])
+def test_a_pass_holds_each_prompt_and_each_run_of_the_tower_once(
+    clips: RlWorld, tmp_path: Path, freeze: bool
+) -> None:
+    """Two groups of three, in four passes of parts or in one. Each is made for the old log-probs
+    and to be learned from; parts are looked at ahead besides."""
+    for per_pass, passes, prompts, times in ((2, 4, 1, 3), (None, 1, 2, 2)):
+        run = PassRun(
+            clips,
+            tmp_path / str(per_pass),
+            "pa-grpo+appo",
+            per_pass,
+            freeze=freeze,
+            num_iterations=2,
+            max_steps=1,
+        ).train()
+        assert run.prompts == [prompts] * (passes * times)
+        assert run.tower_runs == (2 if freeze else passes * times)
+
+
 @pytest.mark.parametrize(
     ("algo", "trl", "looks"),
     [

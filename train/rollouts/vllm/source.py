@@ -77,6 +77,10 @@ class VllmRollouts:
         """Go on; in one process."""
         self._client.post("/resume")
 
+    def refuse_other_weights(self) -> None:
+        """Raise RolloutServerError where another run replaced them, or the server restarted."""
+        self._client.refuse_other_weights()
+
     def start(
         self,
         questions: Sequence[VideoQuestion],
