@@ -24,7 +24,7 @@ from pydantic import Field
 from cli.config import EXIT_OK, Config, UsageError, exit_with_usage_error, run_command
 from cli.option_groups import JsonOptions
 from cli.plugins import load_plugins_of
-from train.early_checks import refuse_missing_model
+from train.early_checks import refuse_missing_model, refuse_unreadable_frames
 from train.rl_checks import algorithm_of, prompts_per_generation
 from train.rl_options import REFUSED as REFUSED_BY_RL
 from train.rl_options import TRL_DEFAULTS, RlOptions, rl_config_class
@@ -102,8 +102,13 @@ def _read(argv: Sequence[str]) -> tuple[Any, dict[str, Any]]:
         prog=PROG,
         description=DESCRIPTION,
         refused=REFUSED_BY_SFT if is_sft else REFUSED_BY_RL,
-        check=lambda config: refuse_missing_model(config.model),
+        check=_check_early,
     )
+
+
+def _check_early(config: Any) -> None:
+    refuse_missing_model(config.model)
+    refuse_unreadable_frames(config.frames, config.max_pixels)
 
 
 def _planned(config: Any, trl: Mapping[str, Any]) -> str:
@@ -121,7 +126,7 @@ def _planned(config: Any, trl: Mapping[str, Any]) -> str:
         gpus=gpus,
         rollout_gpus=config.rollout_gpus,
         gpu_memory_gb=config.gpu_memory_gb,
-        wrappings=config.wrapping,
+        wrappings=tuple(dict.fromkeys(config.wrapping)),
         text_tokens=config.prompt_text_tokens,
         as_json=config.json,
     )

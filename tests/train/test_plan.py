@@ -85,6 +85,13 @@ def test_fine_tuning_is_planned_by_its_own_options(
         (["--wrapping", "zero"], "expected one of ddp, zero2, zero3, fsdp2"),
         (["--num-generation", "4"], "did you mean --num-generations?"),
         (["--model", "/nowhere/at/all"], "there is no such folder"),
+        (["--gpu-memory-gb", "inf"], "expected a finite number"),
+        (["--frames", "fps:0"], "'fps:0' is no frame policy"),
+        (["--lora-rank", "8", "--lora-targets", "qproj"], "has such a name; its family's are q_pr"),
+        (["--num-generations", "1"], "a group needs at least 2"),
+        (["--per-device-train-batch-size", "12"], "must be a multiple of --num-generations 8"),
+        (["--gradient-accumulation-steps", "0"], "give a number of 1 or above"),
+        (["--max-completion-length", "0"], "give a number of 1 or above"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_status_2(

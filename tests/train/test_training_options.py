@@ -114,6 +114,32 @@ def test_a_config_file_with_an_unknown_key_or_value_is_named(tmp_path: Path) -> 
         read("--config", str(file))
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("gradient-accumulation-steps: 7.5", "a whole number, got 7.5"),
+        ("gradient-accumulation-steps: [8]", "a whole number, got [8]"),
+        ("gradient-accumulation-steps: true", "a whole number, got True"),
+        ("weight-decay: .nan", "a number, got nan"),
+        ("weight-decay: 'nan'", "a number, got nan"),
+        ("weight-decay: {}", "a number, got {}"),
+    ],
+)
+def test_a_number_in_a_config_file_is_one(tmp_path: Path, line: str, told: str) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(line)
+    with pytest.raises(UsageError) as error:
+        read("--output-dir", "o", "--config", str(file))
+    assert str(error.value) == f"--{line.partition(':')[0]}: expected {told}"
+
+
+def test_numbers_in_a_config_file_stay_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("weight-decay: 1\ngradient-accumulation-steps: '16'\nmax-length: null")
+    _, trl = read("--output-dir", "o", "--config", str(file))
+    assert trl == {"weight_decay": 1, "gradient_accumulation_steps": 16, "max_length": None}
+
+
 def test_help_tells_ours_and_help_all_trls_too(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         read("--help")

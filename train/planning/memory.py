@@ -6,15 +6,15 @@ adapter's, or the language model's and where it trains the tower's), on N proces
     wrapping    weights            gradients        Adam    reference    gathered
     ddp         4 t + b (n - t)    4 t, twice (a)   8 t     b n          -
     fsdp2       the same / N       4 t / N          8 t / N b n / N      (b)
-    zero2       2 n + 4 t / N      2 t + 4 t / N    8 t / N 2 n          two buckets of 1 GB
-    zero3       the same, all / N  4 t / N          8 t / N 2 n / N      (b) (c)
+    zero2       c n + 4 t / N      4 t / N (d)      8 t / N c n          -
+    zero3       c n / N + 4 t / N  4 t / N (d)      8 t / N c n / N      (b) (e)
 
-b is 4, or 2 where weights are kept in bfloat16. (a) With two processes or more, DDP keeps gradients
-a second time, in its buckets. (b) While it learns: what belongs to no layer, two layers, in the
-format that products are computed in, and one layer's gradients; while it draws in process: all
-weights. (c) And all of the tower's 2 bytes in each process. ZeRO's rows follow DeepSpeed's own
-estimate (`deepspeed.runtime.zero.stage_1_and_2` and `stage3`: 4 n + 16 t / N, 18 t / N), and keep
-all weights in bfloat16.
+b is 4, or 2 where weights are kept in bfloat16; c is 2 where passes compute in bfloat16, else b.
+(a) With two processes or more, DDP keeps gradients a second time, in its buckets. (b) While it
+learns: what belongs to no layer, two layers, in the format that products are computed in, and one
+layer's gradients; while it draws in process: all weights. (c) DeepSpeed keeps all weights in that
+format, and a float32 copy of those that train. (d) And a bucket in which they are put together,
+with a copy of it while it is summed over processes. (e) The tower is whole in each process.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,8 @@ FLOOR_BYTES = 2 * GB
 FLOOR_SHARE = 0.05
 
 _ADAM = 2
-_BUCKETS = 2 * GB
+# DeepSpeed's reduce_bucket_size, where no settings of one's own change it: numbers of a bucket.
+BUCKET = 500_000_000
 # `train.rollouts.kv_cache`: room for completions begins here and doubles.
 _FIRST_CAPACITY = 64
 # `train.rollouts.sampler`: prompts that are forwarded together.
@@ -133,6 +134,8 @@ class _State:
     """At the end of a backward pass, on top of what is gathered: whole gradients of what belongs to
     no layer."""
     precision: Precision
+    summing: float = 0.0
+    """Copies of gradients while they are summed over processes."""
 
 
 def trained_and_frozen(job: Job) -> tuple[int, int]:
@@ -187,21 +190,29 @@ def _state(job: Job, wrapping: str, processes: int) -> _State:
 def _zero(
     trained: int, frozen: int, references: int, job: Job, wrapping: str, processes: int
 ) -> _State:
+    """Gradients are put together in a bucket and summed over processes in float32, from copies.
+    ZeRO-3's bucket is float32 and always there, ZeRO-2's is there in backward passes."""
     sizes, total = job.sizes, trained + frozen
     is_sharded = wrapping == "zero3"
     shards = processes if is_sharded else 1
     stays = sizes.num_tower if is_sharded else 0
-    layers = 2 * (sizes.num_root - stays + 2 * sizes.num_layer)
+    number = 2 if job.is_mixed else job.weight_bytes or 4
+    layers = number * (sizes.num_root - stays + 2 * sizes.num_layer)
+    bucket, filled = (4 if is_sharded else number) * BUCKET, min(BUCKET, trained)
+    # What is larger than a bucket is summed by itself.
+    ends = (0,) if job.lora_rank else (sizes.num_embedding, sizes.num_head)
+    large = max((size for size in ends if size > BUCKET), default=0)
     return _State(
-        weights=2 * (stays + total / shards) + 4 * trained / processes,
-        gradients=(0 if is_sharded else 2 * trained) + 4 * trained / processes,
+        weights=number * (stays + total / shards) + 4 * trained / processes,
+        gradients=4 * trained / processes + bucket,
         optimizer=8 * trained / processes,
-        reference=2 * (stays + references / shards) if references else 0,
-        buckets=0.0 if is_sharded else _BUCKETS,
-        gathered_learning=layers if is_sharded else _BUCKETS,
-        gathered_drawing=2 * (total - stays) if is_sharded else 0,
-        ending=0.0,
-        precision=Precision(2, 2, 2),
+        reference=number * (stays + references / shards) if references else 0,
+        buckets=float(bucket) if is_sharded else 0.0,
+        gathered_learning=layers if is_sharded else 0.0,
+        gathered_drawing=number * (total - stays) if is_sharded else 0,
+        ending=float((number + 4) * large),
+        summing=float((4 if is_sharded else 2 * number + 4) * filled),
+        precision=Precision(number, number, number),
     )
 
 
@@ -225,7 +236,7 @@ def _learning(job: Job, state: "_State", passed: PassBytes, copies: float) -> fl
     accumulates = not job.is_rl or job.groups_drawn > job.groups or job.is_in_passes
     forward = state.gradients if accumulates else state.buckets
     forward += copies + passed.kept + passed.ends + passed.logits
-    backward = state.gradients + passed.kept
+    backward = state.gradients + state.summing + passed.kept
     backward += max(passed.ends + passed.logits, passed.recomputed)
     backward = max(backward, state.gradients + state.ending)
     return max(forward, backward + (0.0 if job.checkpoints else copies))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from cli.config import UsageError
 from train.modeling.families import ModelFamily, attention_layers, family_of
 from train.modeling.loading import model_outline
 from train.modeling.lora import base_of_adapter
@@ -143,6 +144,11 @@ def sizes_of(model: Any, *, name: str = "", lora_targets: Collection[str] = ()) 
     layers, attending = _text_layers(model, tower), attention_layers(config)
     linears = [m for _, m in _linears(model) if m not in set(tower.modules())]
     adapted = _adapted(model, family, lora_targets)
+    if lora_targets and not adapted:
+        raise UsageError(
+            f"--lora-targets {' '.join(lora_targets)}: no linear layer of {name or 'the model'} has"
+            f" such a name; its family's are {', '.join(family.lora_targets)}"
+        )
     is_tied, in_layers = head.weight is embedding.weight, set(layers.modules())
     return ModelSizes(
         name=name,

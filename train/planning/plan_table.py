@@ -71,7 +71,7 @@ def _run(plan: Plan) -> Iterator[str]:
     if job.is_rl:
         row, reference = job.row, "with" if job.needs_reference else "without"
         yield (
-            f"{row.groups} x ({row.prompt:,} prompt + {row.completions} x"
+            f"{row.groups} x ({row.prompt:,} prompt + {row.completions:,} x"
             f" {row.tokens:,}) tokens at a time, {reference} a reference{checkpointing}"
         )
     else:

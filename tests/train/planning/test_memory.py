@@ -13,7 +13,7 @@ from torch import Tensor
 
 from train.modeling.lora import adapters_in_weights
 from train.planning.job import Job, Prompt
-from train.planning.memory import FLOOR_SHARE, Memory, kv_cache, memory
+from train.planning.memory import BUCKET, FLOOR_SHARE, Memory, kv_cache, memory
 from train.rollouts.kv_cache import SharedCache
 from train.rollouts.sampler import Sampling, sample_completions
 
@@ -129,14 +129,26 @@ def test_fsdp_divides_what_stays_and_gathers_all_to_draw() -> None:
 
 
 def test_zero_as_deepspeed_estimates_it() -> None:
-    """Its states without a reference, all weights training: 4 n + 16 n / N, and 18 n / N with a
-    whole tower beside its parts."""
+    """Its states without a reference, all weights training, and buckets left out: 16 n / N beside n
+    numbers of bfloat16, and 18 n / N with a whole tower beside its parts."""
     job = replace(job_of(Setting(trains_tower=True)), needs_reference=False, is_mixed=True)
     n = job.sizes.num_weights
     two, three = (memory(job, wrapping, 4).parts for wrapping in ("zero2", "zero3"))
-    assert two.weights + two.gradients + two.optimizer == 4 * n + 16 * n / 4
-    states = three.weights + three.gradients + three.optimizer
+    assert two.weights + two.gradients + two.optimizer - 2 * BUCKET == 2 * n + 16 * n / 4
+    states = three.weights + three.gradients + three.optimizer - 4 * BUCKET
     assert states == pytest.approx(18 * n / 4 + 2 * job.sizes.num_tower)
+
+
+def test_under_zero_weights_are_copied_where_passes_compute_in_float32() -> None:
+    job = replace(job_of(Setting()), is_mixed=False)
+    for wrapping in ("zero2", "zero3"):
+        narrow, wide = (
+            memory(replace(job, is_mixed=mixed), wrapping, 4).parts for mixed in (True, False)
+        )
+        masters = job.sizes.num_text  # a quarter of 4 bytes
+        assert wide.weights - masters == 2 * (narrow.weights - masters)
+        assert wide.reference == 2 * narrow.reference
+        assert wide.gathered == 2 * narrow.gathered
 
 
 def test_a_frozen_base_is_in_bfloat16_under_an_adapter_unless_a_format_is_given() -> None:

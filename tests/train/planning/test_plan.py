@@ -75,11 +75,11 @@ def test_the_largest_batch_is_the_last_that_fits(sizes: dict[str, ModelSizes]) -
 def test_parts_of_a_group_are_proposed_where_a_group_does_not_fit(
     sizes: dict[str, ModelSizes],
 ) -> None:
-    """8B under ZeRO-2 needs 81 GB for a group of eight. Against trying one after the other."""
-    one = job(sizes["qwen3-vl-8b"])
-    made = plan(one, Cluster(8, GPU), ["ddp", "zero2", "fsdp2"])
+    """8B under ZeRO-2 needs 67 GB for a group of eight. Against trying one after the other."""
+    one, gpu = job(sizes["qwen3-vl-8b"]), 65e9
+    made = plan(one, Cluster(8, gpu), ["ddp", "zero2", "fsdp2"])
     ways = {way.wrapping: way for way in made.ways if not way.lora_rank}
-    fits = [memory(one.with_per_pass(n), "zero2", 8).peak <= GPU for n in range(1, 9)]
+    fits = [memory(one.with_per_pass(n), "zero2", 8).peak <= gpu for n in range(1, 9)]
     assert fits == [True] * 7 + [False]
     # seven at a time are two passes of four
     assert ways["zero2"].per_pass == 4
