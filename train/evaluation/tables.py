@@ -124,7 +124,8 @@ def score_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def percent(share: float | None, num_questions: int | None = None) -> str:
-    """Per cent, as exact as so many questions allow; a dash for None. One answer: one decimal."""
+    """Per cent, as exact as that number of questions allows; a dash for None. One answer: one
+    decimal."""
     return "–" if share is None else f"{100 * share:.{decimals(num_questions)}f} %"
 
 
