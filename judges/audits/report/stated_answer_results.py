@@ -13,11 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from judges.answer_extraction import parse_extracted
 from judges.audits.arrays import AuditRows, Resampling
-from judges.audits.audit_kinds import ANSWER_EXTRACTION
 from judges.audits.records import IN_THE_DATA, AuditItem, AuditLabel, AuditVerdict, Stratum
 from judges.audits.report.number_format import is_too_few
+from judges.audits.report.replies_read import (
+    KIND,
+    Reader,
+    Stated,
+    is_right,
+    people_of,
+    readers_of,
+    said_by,
+    stated,
+)
 from judges.audits.report.results import (
     ReportSettings,
     RowCounts,
@@ -26,31 +34,8 @@ from judges.audits.report.results import (
     per_1000,
     plain_json,
 )
-from judges.audits.stated_answers import is_same_answer, most_given
 from judges.statistics.cluster_bootstrap import Booleans, Estimate, Floats, share
 from judges.statistics.paired_comparison import Comparison, compare_judges
-
-KIND = ANSWER_EXTRACTION
-_FIRST = 0
-
-
-@dataclass(frozen=True)
-class Stated:
-    """What somebody says of a reply: its answer, or None where it states none."""
-
-    answer: str | None
-
-
-@dataclass(frozen=True, eq=False)
-class Reader:
-    """One reader over all rows: its verdicts, and what each says; None where it was not asked, or
-    its reply could not be read.
-    """
-
-    name: str
-    is_source: bool
-    verdicts: tuple[AuditVerdict | None, ...]
-    said: tuple[Stated | None, ...]
 
 
 @dataclass(frozen=True)
@@ -147,37 +132,6 @@ class AnswerResults:
         return plain | {"kind": KIND.name, "labels": list(KIND.labels)}
 
 
-def readers_of(items: Sequence[AuditItem], verdicts: Sequence[AuditVerdict]) -> tuple[Reader, ...]:
-    """The evaluation's reading first, then its rules, then every extractor that the audit asked."""
-    asked: dict[tuple[bool, str], dict[str, AuditVerdict]] = defaultdict(dict)
-    for verdict in verdicts:
-        if verdict.repeat == _FIRST:
-            asked[verdict.variant != IN_THE_DATA, verdict.judge][verdict.item_id] = verdict
-    sources = {item.source_judge for item in items}
-    ordered = sorted(asked, key=lambda key: (key[0], key[1] not in sources, key[1]))
-    return tuple(
-        _reader(name, items, asked[is_asked_here, name], is_source=not is_asked_here)
-        for is_asked_here, name in ordered
-    )
-
-
-def people_of(rows: AuditRows) -> tuple[Stated | None, ...]:
-    """What most people say of each row; None where nobody decided or as many say another thing."""
-    found = []
-    for item in rows.items:
-        given = [_stated(rows.given.get((item.item_id, name))) for name in rows.annotators]
-        most = most_given(item.question, [one.answer for one in given if one is not None])
-        found.append(None if most is None else Stated(most[0]))
-    return tuple(found)
-
-
-def is_right(item: AuditItem, said: Stated, people: Stated) -> bool:
-    """Whether both are one answer, or none."""
-    if said.answer is None or people.answer is None:
-        return said.answer is people.answer
-    return is_same_answer(item.question, people.answer, said.answer)
-
-
 def collect_answers(
     rows: AuditRows,
     strata: Sequence[Stratum],
@@ -207,35 +161,6 @@ def collect_answers(
         repeated=_repeated(verdicts, rows, given),
         notes=_notes(counts, found),
     )
-
-
-def _reader(
-    name: str, items: Sequence[AuditItem], by_item: dict[str, AuditVerdict], *, is_source: bool
-) -> Reader:
-    verdicts = tuple(by_item.get(item.item_id) for item in items)
-    said = tuple(
-        None if verdict is None else said_by(item, verdict)
-        for item, verdict in zip(items, verdicts, strict=True)
-    )
-    shown = f"{name} ({IN_THE_DATA})" if is_source else name
-    return Reader(shown, is_source, verdicts, said)
-
-
-def said_by(item: AuditItem, verdict: AuditVerdict) -> Stated | None:
-    """What a verdict says; an extractor's own reply is read as the evaluation reads it."""
-    if verdict.verdict == "unscored":
-        return None
-    if verdict.verdict == "no":
-        return Stated(None)
-    if verdict.variant == IN_THE_DATA:
-        return Stated(verdict.reply)
-    return Stated(parse_extracted(verdict.reply, item.question).answer)
-
-
-def _stated(label: AuditLabel | None) -> Stated | None:
-    if label is None or label.label not in (KIND.yes, KIND.no):
-        return None
-    return Stated(label.reason if label.label == KIND.yes else None)
 
 
 def _right(rows: AuditRows, reader: Reader, people: Sequence[Stated | None]) -> Floats:
@@ -326,7 +251,7 @@ def _people_pairs(rows: AuditRows, given: Resampling) -> tuple[PeoplePair, ...]:
 
 
 def _is_same(rows: AuditRows, item: AuditItem, one: str, two: str) -> float:
-    first, second = (_stated(rows.given.get((item.item_id, name))) for name in (one, two))
+    first, second = (stated(rows.given.get((item.item_id, name))) for name in (one, two))
     if first is None or second is None:
         return np.nan
     return float(is_right(item, second, first))

@@ -16,16 +16,15 @@ from judges.audits.report.number_format import (
     percent,
     points,
 )
-from judges.audits.report.stated_answer_results import (
-    AnswerResults,
+from judges.audits.report.replies_read import (
     Reader,
-    ReaderResults,
     Stated,
     is_right,
     people_of,
     readers_of,
     said_by,
 )
+from judges.audits.report.stated_answer_results import AnswerResults, ReaderResults
 from judges.statistics.paired_comparison import Comparison
 
 MAX_SLICES_SHOWN = 30
