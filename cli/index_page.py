@@ -53,6 +53,7 @@ _MEANINGS: Mapping[str, str] = {
     "options.json": "options of the run",
     "progress.json": "progress, for pipeline.status",
     "estimate.json": "what the run was expected to cost",
+    "output.txt": "what the commands printed",
     "truth_labels.jsonl": "labels from the known truth",
     "crucial_frames.json": "crucial frames against the truth",
 }

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from pydantic import field_validator
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     Results = AuditResults | AnswerResults
 
 NO_FRAMES = "none"
+_BUILD_PAGES = "browse/index.html"
 _FILE_WIDTH = 150  # tables in a file or a pipe: an interval beside each number takes room
 
 
@@ -110,6 +112,7 @@ def report(config: ReportConfig) -> int:
             cards=cards,
             items=store.items(),
             media=_media(config, store, cards),
+            build_pages=_build_pages(store, output),
         )
         store.ledger.end_run(EXIT_OK)
     is_own = output.resolve() == config.audit.resolve()
@@ -143,6 +146,15 @@ def _found(
     results = collect(*given)
     cards = cards_of(rows, without_echoes(judge_views(rows.items, verdicts)), verdicts)
     return results, sections_of(results), pictures_of(results), cards
+
+
+def _build_pages(store: "AuditStore", output: Path) -> str:
+    """The page on which `pipeline.browse` shows what was audited, as seen from the report; empty
+    where there is none."""
+    pages = [Path(ledger).parent / _BUILD_PAGES for ledger in store.source.get("ledgers", ())]
+    if len(pages) != 1 or not pages[0].is_file():
+        return ""
+    return quote(os.path.relpath(pages[0], output.resolve()).replace(os.sep, "/"))
 
 
 def _made(run: "RunInfo") -> str:

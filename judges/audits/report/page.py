@@ -61,8 +61,12 @@ def write_report_page(
     cards: Sequence[Card],
     items: Sequence[AuditItem],
     media: Media,
+    build_pages: str = "",
 ) -> None:
-    """Write the page; `media` are frames or complaints for each card."""
+    """Write the page; `media` are frames or complaints for each card.
+
+    `build_pages` is the address, as seen from the page, of the page that finds the build's rows.
+    """
     judges, slices = FacetNumbers(), FacetNumbers()
     for card in cards:
         for said in card.said:
@@ -88,6 +92,7 @@ def write_report_page(
             "slices": list(slices.numbers),
             "kinds": kinds,
             "counts": counts,
+            "build_pages": build_pages,
             "disagreements_note": _note(cards, media, len(items)),
         },
         title=heading,

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from helpers.small_audits import Row, rows_of, small_audit, verdicts_of
@@ -73,6 +74,23 @@ def test_every_kind_of_disagreement_is_found(tmp_path: Path) -> None:
         "options under other letters",
         "probe empty",
     ]
+
+
+def test_a_row_leads_to_its_calls_where_the_build_was_made_into_pages(tmp_path: Path) -> None:
+    build, audit = tmp_path / "the build", tmp_path / "audit"
+    build.mkdir()
+    small_audit(audit, rows_of(1, "yes", "i"), verdicts=verdicts_of("y"))
+    with AuditStore.open(audit, start_run("test", {})) as store:
+        facts = json.dumps({**store.source, "ledgers": [str(build / "cot.duckdb")]})
+        store.ledger.query("UPDATE audit_facts SET value = ? WHERE name = 'source'", [facts])
+    assert "in the build</a>" not in made(audit)
+    (build / "browse").mkdir()
+    (build / "browse" / "index.html").write_text("<p>")
+    (link,) = re.findall(r'href="([^"]*)">its trace and calls in the build', made(audit))
+    place, _, choice = link.partition("#")
+    assert (audit / unquote(place)).resolve() == build / "browse" / "index.html"
+    with AuditStore.open(audit, start_run("test", {})) as store:
+        assert choice == f"text={store.items()[0].question.question_id}"
 
 
 def test_a_judge_that_only_repeats_the_data_is_shown_once_with_its_replies(tmp_path: Path) -> None:
