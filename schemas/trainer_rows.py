@@ -1,7 +1,11 @@
 """What rows for other trainers have in common: places of media in a prompt, paths, the question.
 
 Trainers such as LLaMA-Factory, ms-swift and verl read `<video>` and `<image>` in a text as places
-of files, one for each. A text that holds such a mark by itself cannot be given to them.
+of files, one for each:
+
+    "<image><video>Which of the two shows more people?", images ["a.png"], videos ["b.mp4"]
+
+A text that holds such a mark by itself cannot be given to them.
 """
 
 import re

@@ -3,6 +3,9 @@
     rows = load_dataset("parquet", data_files="OUT/trl/*.parquet", split="train")
     rows[0]["messages"], rows[0]["videos"]
 
+Paths are relative to the folder of the media, as in the dataset. There are no places of media in
+the texts: TRL puts them in front of the first user's turn.
+
 TRL's own `SFTTrainer` (1.16) reads `images` and no videos, and would train on a video's question
 without the video: give it a collator that opens the files in `videos`.
 """

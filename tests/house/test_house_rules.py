@@ -190,6 +190,7 @@ def test_the_except_test_sees_every_spelling(handler: str, is_broad: bool) -> No
 
 # Functions that people import into trainers, experiments and notebooks of their own.
 LIBRARY = {
+    "pipeline/export.py",
     "pipeline/notebook.py",
     "train/notebook.py",
     "train/advantages.py",
