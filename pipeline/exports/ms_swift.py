@@ -25,11 +25,13 @@ def export_ms_swift(ledger: Ledger, out: Path, media_root: Path) -> Exported:
     """Write `OUT/ms-swift/p2r_video.jsonl`, `p2r_image.jsonl` and `p2r_mixed.jsonl` (videos and
     images in one question) as far as there are rows.
 
-    Texts that hold a mark of media or turns by themselves are left out and counted. A row has `messages`, whose user turn begins with one `<video>` or `<image>` for each path in
-    `videos` and `images`. Paths are absolute, below `media_root`, as ms-swift wants them. For its
-    GRPO, which leaves the assistant's turn out, there are `question`, from which our rewards are
-    computed, and `solution`, the gold answer in tags, which its own rewards read; its fine-tuning
-    leaves these two out.
+    A row has `messages`, whose user turn begins with one `<video>` or `<image>` for each path in
+    `videos` and `images`. Paths are absolute, below `media_root`, as ms-swift wants them.
+
+    For its GRPO, which leaves the assistant's turn out, there are `question`, from which our
+    rewards are computed, and `solution`, the gold answer in tags, which its own rewards read; its
+    fine-tuning leaves these two out. Texts that hold a mark of media or turns by themselves are
+    left out and counted.
     """
     folder = out / "ms-swift"
     left_out = LeftOut()
