@@ -30,7 +30,7 @@ def trl_row(question: VideoQuestion, template: str, images: Sequence[Any] = ()) 
 def verl_row(
     question: VideoQuestion, template: str, media_root: Path, *, agent: str | None = "p2r_segments"
 ) -> dict[str, Any]:
-    """A row for verl's RLHFDataset. Raises UsageError for a text with a media placeholder.
+    """A row for verl's RLHFDataset. Raises UsageError for a clip, and a text with a placeholder.
 
     `agent` names the agent loop that rewards it; None leaves it to verl's configuration.
     """
@@ -45,7 +45,7 @@ def verl_row(
 
 
 def swift_row(question: VideoQuestion, template: str, media_root: Path) -> dict[str, Any]:
-    """A row for ms-swift's GRPO. Raises UsageError for a text with a media placeholder."""
+    """A row for ms-swift's GRPO. Raises UsageError for a clip, and a text with a placeholder."""
     return {
         "messages": [{"role": "user", "content": _with_places(question, template)}],
         **media_paths(question, media_root),
@@ -55,6 +55,12 @@ def swift_row(question: VideoQuestion, template: str, media_root: Path) -> dict[
 
 
 def _with_places(question: VideoQuestion, template: str) -> str:
+    if any(ref.span for ref in question.media):
+        raise UsageError(
+            f"question {question.question_id} (row {question.row}) is about a part of a file, and"
+            " these rows name whole ones; leave it out, or give verl an export of a build"
+            " (--export verl), which holds start and end"
+        )
     try:
         return with_places(question, task_prompt(question, template).text)
     except ValueError as error:

@@ -58,3 +58,11 @@ def test_a_text_with_a_placeholder_is_refused(tmp_path: Path) -> None:
     for row in (verl_row, swift_row):
         with pytest.raises(UsageError, match="contains '<video>'"):
             row(odd, "p2r", tmp_path)
+
+
+def test_a_clip_is_not_given_as_its_whole_file(tmp_path: Path) -> None:
+    clip = MediaRef(kind="video", path="a.mp4", start=1, end=2)
+    part = QUESTION.model_copy(update={"media": (clip,)})
+    for row in (verl_row, swift_row):
+        with pytest.raises(UsageError, match="is about a part of a file"):
+            row(part, "p2r", tmp_path)
