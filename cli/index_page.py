@@ -155,22 +155,28 @@ def _is_shown(path: Path) -> bool:
     return not (path.name.startswith(".") or path.name.endswith(_PASSING)) and path.exists()
 
 
-def _file(root: Path, folder: Path, path: Path) -> FileLink:
-    """A file as the index in `root` links it, named as in its own `folder`."""
+def _file(root: Path, folder: Path, path: Path) -> FileLink | None:
+    """A file as the index in `root` links it, named as in its own `folder`; None where it has gone
+    meanwhile, as a checkpoint that was replaced."""
     relative = path.relative_to(root).as_posix()
     meaning = next((what for name, what in _MEANINGS.items() if fnmatch(relative, name)), "")
     picture, kind = "", _PICTURES.get(path.suffix.lower(), "")
-    size = path.stat().st_size
-    if kind and 0 < size <= _MOST_PICTURE_BYTES:
-        picture = data_uri(path.read_bytes(), kind)
+    try:
+        size = path.stat().st_size
+        if kind and 0 < size <= _MOST_PICTURE_BYTES:
+            picture = data_uri(path.read_bytes(), kind)
+    except FileNotFoundError:
+        return None
     name = path.relative_to(folder).as_posix()
     return FileLink(quote(relative), name, meaning, _size(size), picture)
 
 
-def _with_pictures(files: Iterator[FileLink]) -> Iterator[FileLink]:
-    """The files; of many pictures the first ones are shown, the others named."""
+def _with_pictures(files: Iterator[FileLink | None]) -> Iterator[FileLink]:
+    """The files that are there; of many pictures the first ones are shown, the others named."""
     num_pictures = 0
     for file in files:
+        if file is None:
+            continue
         num_pictures += bool(file.picture)
         if file.picture and num_pictures > _MOST_PICTURES:
             yield FileLink(file.href, file.name, file.meaning, file.size)
@@ -195,7 +201,11 @@ def _folder(root: Path, path: Path) -> FolderLink:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
+    try:
+        paths = [*folder.iterdir()]
+    except FileNotFoundError:
+        return
+    for path in paths:
         if not _is_shown(path):
             continue
         if path.is_file():

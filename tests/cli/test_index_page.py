@@ -148,6 +148,24 @@ def test_folders_that_come_from_each_other_are_followed_once(tmp_path: Path) -> 
     assert page.count(f">{tmp_path / 'two'}<") == 2
 
 
+def test_what_goes_while_the_index_is_written_is_left_out(
+    build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trainer replaces checkpoints while its page is written."""
+    real = Path.read_bytes
+
+    def read_and_lose(path: Path) -> bytes:
+        if path.name == "funnel.png":  # the folder is listed already
+            (path.parent / "lost.png").unlink()
+        return real(path)
+
+    make(build, {"pictures/lost.png": PNG})
+    monkeypatch.setattr(Path, "read_bytes", read_and_lose)
+    write_index_page(build)
+    assert "pictures/funnel.png" in links(build)
+    assert "lost.png" not in (build / "index.html").read_text("utf-8")
+
+
 def test_further_origins_can_be_given_and_hostile_names_stay_names(tmp_path: Path) -> None:
     hostile = "<img src=x onerror=alert(1)>.txt"
     out = make(tmp_path / "out", {hostile: "x"})
