@@ -118,25 +118,29 @@ def _clips(config: BrowseConfig, built: dict[str, Any], pages: Path) -> "Iterato
     follows = bool(built["follow_symlinks"])
     if not config.pictures or not root.is_dir():
         why = "--no-pictures" if not config.pictures else f"no folder {root}; give --media-root"
-        yield ClipFolder(
-            None,
-            root if root.is_dir() else None,
-            pages,
-            follow_symlinks=follows,
-            why_not=f"frames were left out ({why})",
-        )
+        why_not = f"frames were left out ({why})"
+        yield ClipFolder(None, None, pages, follow_symlinks=follows, why_not=why_not)
         return
     cache = config.frame_cache or built["frame_cache"] or default_cache_dir()
-    with FrameStore(
-        root,
-        spec=FrameSpec.parse(built["frames"], built["max_pixels"]),
-        cache_dir=Path(cache),
-        reader=built["video_decoder"],
-        timeout_seconds=built["decode_timeout_seconds"],
-        workers=built["decode_workers"],
-        follow_symlinks=follows,
-        cache_max_bytes=int(built["frame_cache_gb"] * 1e9),
-    ) as frames:
+    try:
+        store = FrameStore(
+            root,
+            spec=FrameSpec.parse(built["frames"], built["max_pixels"]),
+            cache_dir=Path(cache),
+            reader=built["video_decoder"],
+            timeout_seconds=built["decode_timeout_seconds"],
+            workers=built["decode_workers"],
+            follow_symlinks=follows,
+            cache_max_bytes=int(built["frame_cache_gb"] * 1e9),
+        )
+    except ValueError as error:
+        raise UsageError(f"the frames of {config.out} cannot be read: {error}") from None
+    except OSError as error:
+        raise UsageError(
+            f"decoded frames cannot be kept in {cache} ({error.strerror}); give --frame-cache a "
+            "folder that can be written"
+        ) from None
+    with store as frames:
         yield ClipFolder(frames, root, pages, follow_symlinks=follows)
 
 

@@ -50,6 +50,25 @@ def test_a_media_root_that_is_none_is_refused_and_one_that_moved_is_given(
         config.write_text(saved)
 
 
+def test_frames_that_cannot_be_kept_or_read_are_one_sentence(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match=r"cannot be kept in .*file/cache .*give --frame-cache"):
+        main([str(out), "--frame-cache", str(tmp_path / "file" / "cache")])
+    config = out / "config.json"
+    saved = config.read_text()
+    config.write_text(json.dumps({**json.loads(saved), "frames": "some of them"}))
+    try:
+        with pytest.raises(UsageError, match=r"the frames of .* cannot be read: "):
+            main([str(out)])
+    finally:
+        config.write_text(saved)
+
+
+def test_without_pictures_no_media_are_opened_nor_linked(out: Path) -> None:
+    assert main([str(out), "--no-pictures"]) == 0
+    assert "<video" not in (out / "browse" / "rows-00001.html").read_text()
+
+
 def test_the_folders_index_leads_to_the_pages(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
