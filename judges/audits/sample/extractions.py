@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from judges.audits.records import IN_THE_DATA, REAL, AuditVerdict, Verdict
-from judges.audits.sample.population import JudgedRow, JudgedText, Population
+from judges.audits.sample.population import JudgedRow, JudgedText, Population, table_rows
 from schemas.dataset_rows import question_of_row
 from schemas.questions import VideoQuestion
 from schemas.samples import UnscoredReason
@@ -54,7 +54,7 @@ def read_extractions(path: Path) -> Extractions:
     said: dict[Key, tuple[AuditVerdict, ...]] = {}
     left_out: Counter[str] = Counter()
     draws: Counter[str] = Counter()
-    table = _rows_of_table(path)
+    table = table_rows(path, (*_QUESTION, *_ANSWERS), _ANOTHER_WAY)
     extractors = sorted({row["extracted_by"] for row in table} - {RULES, None})
     if table and all(row["extracted_by"] is None for row in table):
         raise ValueError(f"its evaluation asked no extractor of answers; {_ANOTHER_WAY}")
@@ -131,23 +131,3 @@ def _verdict(values: dict[str, Any], way: str, judge: str, unscored_reason: str)
         cost_usd=None,
         reply=(values[f"{way}_answer"] or "") if is_read else "",
     )
-
-
-def _rows_of_table(path: Path) -> list[dict[str, Any]]:
-    import pyarrow as pa  # only who has such a table pays for it
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            wanted = (*_QUESTION, *_ANSWERS)
-            missing = [name for name in wanted if name not in file.schema_arrow.names]
-            if missing:
-                raise ValueError(f"it has no column {', '.join(missing)}; {_ANOTHER_WAY}")
-            found: list[dict[str, Any]] = file.read(list(wanted)).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
-            raise
-        raise ValueError(
-            f"it cannot be read as Parquet ({one_line(str(error))}); {_ANOTHER_WAY}"
-        ) from None
-    return found

@@ -189,24 +189,29 @@ def _records(path: Path, left_out: Counter[str]) -> Iterator[tuple[int, Any]]:
 
 def _rows_of_table(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a predictions.parquet, as those of a file of answers are."""
+    for row in table_rows(path, _NEEDED, "expected the predictions.parquet of an evaluation"):
+        asked = {name: row.get(name) for name in ("problem", "options", "problem_id")}
+        video = (row.get("paths") or [""])[0]
+        yield {"question": asked | {"video": video}, "model_output": row["output"]}
+
+
+def table_rows(path: Path, names: Sequence[str], expected: str) -> list[dict[str, Any]]:
+    """These columns of a Parquet file, row by row. Raises OSError, and ValueError where the file or
+    a column cannot be read; `expected` says what to give.
+    """
     import pyarrow as pa  # only who has such a table pays for it
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
-            missing = [name for name in _NEEDED if name not in file.schema_arrow.names]
+        with path.open("rb"), pq.ParquetFile(path) as file:
+            missing = [name for name in names if name not in file.schema_arrow.names]
             if missing:
-                raise ValueError(
-                    f"it has no column {', '.join(missing)}: expected the predictions.parquet of "
-                    "an evaluation"
-                )
-            rows = file.read(list(_NEEDED)).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"it cannot be read as Parquet: {one_line(str(error))}") from None
-    for row in rows:
-        asked = {name: row.get(name) for name in ("problem", "options", "problem_id")}
-        video = (row.get("paths") or [""])[0]
-        yield {"question": asked | {"video": video}, "model_output": row["output"]}
+                raise ValueError(f"it has no column {', '.join(missing)}; {expected}")
+            rows: list[dict[str, Any]] = file.read(list(names)).to_pylist()
+            return rows
+    except pa.ArrowInvalid as error:
+        problem = one_line(str(error))
+        raise ValueError(f"it cannot be read as Parquet ({problem}); {expected}") from None
 
 
 def _answered(value: Any, number: int) -> tuple[VideoQuestion, str, str] | str:
