@@ -88,7 +88,7 @@ COMMANDS = {
     "push-data": Command(
         "pipeline.push",
         "a dataset to the Hub, listed before it is sent",
-        "pipeline.push.__main__:PushConfig",
+        "pipeline.push:PushConfig",
     ),
     "push-model": Command(
         "train.push", "a trained model to the Hub, the same way", "train.push:PushConfig"

@@ -93,13 +93,14 @@ _MARKS = {
 }
 
 
+_READERS = ("judges.", "pipeline.browse", "sandbox.truth", "train.plan")
 MISSING = [
     (command, name)
     for command in COMMANDS
     for name, mark in _MARKS.items()
     if mark in COMMANDS[command]
-    # what judges show is needed by the oracle alone, which asks for it when it is opened
-    if not (command.startswith(("judges.", "sandbox.truth", "train.plan")) and name == "world")
+    # Where a build or an audit is read, the media are asked for once it is known what they show.
+    if not (command.startswith(_READERS) and name == "world")
 ]
 
 

@@ -75,7 +75,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("judges.audits.run",),
         ("judges.audits.report",),
     ),
-    "pipeline": (("pipeline.exports",), ("pipeline",), ("pipeline.browsing",)),
+    "pipeline": (("pipeline.exports",), ("pipeline",), ("pipeline.browsing", "pipeline.push")),
     "train": (
         ("train.modeling", "train.recipes"),
         ("train.data", "train.rollouts"),

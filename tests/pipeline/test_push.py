@@ -12,7 +12,7 @@ from helpers.training_world import small_world
 from servers.hub_server import Hub, running_hub
 
 from cli.config import UsageError
-from pipeline.push.__main__ import PushConfig, _files, card_without_pictures
+from pipeline.push import PushConfig, _files, card_without_pictures
 
 CARD = """---
 license: other
