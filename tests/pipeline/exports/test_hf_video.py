@@ -26,6 +26,8 @@ from pipeline.exports.formats import export_further
 from pipeline.exports.hf_video import export_hf_video, export_hf_video_embedded
 from schemas.questions import MediaRef
 
+pytestmark = pytest.mark.heavy
+
 SHOWN = question(7, media=(MediaRef(kind="video", path="clips/b b.mp4"),))
 ASKED = [*trainer_questions(), SHOWN]  # 0, 5, 6 and 7 are about one whole video
 
