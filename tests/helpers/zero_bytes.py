@@ -83,16 +83,13 @@ def weights_of(engine: Any) -> list[Tensor]:
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Sees the gradients of a run as they come, and what is there at its end."""
+    """Sees the gradients of a run as they are summed, and what is there at its end."""
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
         self._gradients = 0
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        for parameter in self._trainer.model.parameters():
-            if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(self._look)
         optimizer = self._trainer.model_wrapped.optimizer
         for name in filter(lambda each: hasattr(optimizer, each), SUMS):
             setattr(optimizer, name, self._and_look(getattr(optimizer, name)))
@@ -100,13 +97,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def _and_look(self, sum_gradients: Callable[..., None]) -> Callable[..., None]:
         def summed(*given: Any, **options: Any) -> None:
             sum_gradients(*given, **options)
-            self._look()
+            self._gradients = max(self._gradients, num_bytes(self._kept()))
 
         return summed
-
-    def _look(self, *_: Any) -> None:
-        own = [parameter.grad for parameter in self._trainer.model.parameters()]
-        self._gradients = max(self._gradients, num_bytes([*own, *self._kept()]))
 
     def _kept(self) -> list[Tensor]:
         """Gradients that were summed over processes, of the numbers that this one updates, and
