@@ -92,7 +92,7 @@ def test_a_name_in_a_folder_that_is_here_is_no_hub_id(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out/sft").mkdir(parents=True)
     refuse_missing_model("out/sft")
-    with pytest.raises(UsageError, match="no such folder; did you mean out/sft\\?$"):
+    with pytest.raises(UsageError, match=r"no such folder; did you mean out/sft\?$"):
         refuse_missing_model("out/stf")
 
 
