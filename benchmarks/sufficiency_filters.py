@@ -1,6 +1,6 @@
 """The builder's three sufficiency filters against the known truth of a rendered world.
 
-    python benchmarks/sufficiency_filters.py [--judge oracle:8] [--reader oracle:9,blind=0.3]
+    python benchmarks/sufficiency_filters.py [--judge oracle:8] [--blind-filter oracle:9,blind=0.3]
 
 One scripted teacher writes the same observations for three builds, `--sufficiency judge`, `answer`
 and `both`; part of them leave out what decides. What the world shows is known, so it is known which
@@ -132,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--questions", type=int, default=800)
     parser.add_argument("--judge", default=JUDGE)
-    parser.add_argument("--reader", default=READER)
+    parser.add_argument("--blind-filter", default=READER)
     parser.add_argument("--folder", type=Path, help="where to work; default a temporary folder")
     options, more = parser.parse_known_args()
     # What the commands print is no part of the result.
@@ -141,7 +141,7 @@ def main() -> None:
             options.folder or Path(temporary),
             questions=options.questions,
             judge=options.judge,
-            reader=options.reader,
+            reader=options.blind_filter,
             more=more,
         )
     print(table(found))
