@@ -108,7 +108,8 @@ def compare(
         options += ["--frames", "uniform:2", "--frame-cache", str(folder / "frames"), *more]
         if name != "answer":
             options += ["--judge", judge]
-        build([*options, "--output-dir", str(folder / name)])
+        if status := build([*options, "--output-dir", str(folder / name)]):
+            raise SystemExit(f"the build with --sufficiency {name} ended with status {status}")
         found[name] = measured(folder / name, world)
     return found
 
