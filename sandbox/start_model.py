@@ -9,6 +9,7 @@ same command again resumes.
 """
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,6 @@ def _pack(folders: Folders, start: Path, out: Path) -> Path:
 
 def _recipe(config: LearningConfig) -> dict[str, Any]:
     """How the model came about, for the file beside it."""
-    import torch
-    import transformers
-    import trl
-
     from sandbox.world.clips import NOTICE
 
     return {
@@ -101,7 +98,7 @@ def _recipe(config: LearningConfig) -> dict[str, Any]:
             "clean": vars(recipe.CLEAN_SCHEDULE),
             "faulty": vars(recipe.NOISY_SCHEDULE),
         },
-        "versions": {one.__name__: str(one.__version__) for one in (torch, transformers, trl)},
+        "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
         "license": "Apache-2.0",
     }
 

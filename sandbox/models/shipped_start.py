@@ -15,6 +15,11 @@ from cli.config import UsageError
 
 SHIPPED_START = Path(__file__).resolve().parent / "start"
 WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
+FILES = (
+    *(WEIGHTS, "config.json", "generation_config.json"),
+    *("processor_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+    RECIPE,
+)
 
 
 def pack(model: Path, folder: Path, recipe: Mapping[str, Any]) -> str:
@@ -44,14 +49,14 @@ def pack(model: Path, folder: Path, recipe: Mapping[str, Any]) -> str:
 
 def shipped_start() -> Path:
     """The folder of the shipped model. Raises UsageError where its weights are not those packed."""
-    try:
-        recipe = json.loads((SHIPPED_START / RECIPE).read_text("utf-8"))
-        found = sha256((SHIPPED_START / WEIGHTS).read_bytes()).hexdigest()
-    except OSError as error:
+    missing = [name for name in FILES if not (SHIPPED_START / name).is_file()]
+    if missing:
         raise UsageError(
-            f"the model that ships with the sandbox is incomplete ({error}); install the project"
-            " again"
-        ) from None
+            f"the model that ships with the sandbox, {SHIPPED_START}, lacks {', '.join(missing)};"
+            " install the project again"
+        )
+    recipe = json.loads((SHIPPED_START / RECIPE).read_text("utf-8"))
+    found = sha256((SHIPPED_START / WEIGHTS).read_bytes()).hexdigest()
     if found != recipe["sha256"]:
         raise UsageError(
             f"{SHIPPED_START / WEIGHTS} was changed: its SHA-256 is {found}, that of its recipe"

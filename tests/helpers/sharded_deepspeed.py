@@ -79,6 +79,9 @@ def assert_spread(trainer: Any, stage: int) -> None:
         assert all(p.ds_tensor.numel() < p.ds_numel for p in parameters)
         small = not any(name.endswith("CONFIG_FILE") for name in os.environ)  # as DeepSpeed has it
         assert all((p.numel() == 0) != small for p in parameters if p not in tower)
+        offload = engine.optimizer.parameter_offload
+        hooks = [offload.fwd_pre_hook, *offload.forward_hooks, *offload.backward_hooks]
+        assert all(one.id in one.hooks_dict_ref() for one in hooks), "each is back at its module"
 
 
 def spawn(task: Callable[..., None], stage: int, *arguments: Any) -> None:

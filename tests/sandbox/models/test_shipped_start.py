@@ -21,7 +21,7 @@ def test_the_shipped_weights_are_those_of_the_recipe() -> None:
 
 @pytest.mark.parametrize(
     ("broken", "sentence"),
-    [(RECIPE, "is incomplete"), (WEIGHTS, "was changed: its SHA-256 is")],
+    [(RECIPE, "lacks recipe.json; install"), (WEIGHTS, "was changed: its SHA-256 is")],
 )
 def test_a_changed_or_missing_file_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, sentence: str
