@@ -1,7 +1,7 @@
 """A build as large as VideoP2R's question pool: 263,055 questions over 100 stills, with the oracle
 as teacher and judge.
 
-    python benchmarks/scale.py [--questions 263055] [--folder DIR] [--blind-filter oracle:7,blind=0.2]
+    python benchmarks/scale.py [--questions 263055] [--folder F] [--blind-filter oracle:7,blind=0.2]
 
 Reads, plans, runs and resumes it as a user would, in processes of their own, and prints seconds and
 peak memory of each as JSON. The third run is killed half way (kill -9) before it is resumed.
