@@ -23,7 +23,7 @@ from typing import Any
 from cli.config import UsageError
 from cli.config_file import written_options
 from train.rewards.registry import REWARDS, Reward, RewardFunction, reward_of
-from train.rl import main, read_options
+from train.rl import begin_run, read_run
 from train.rl_options import RlOptions
 
 
@@ -78,10 +78,9 @@ def reinforce(
     words = [_word(each, weight) for each, weight in weights.items()]
     given = {**options, "reward": words} if words else options
     with _in_table(entries), written_options(given) as file:
-        argv = ["--config", str(file)]
-        # `main` would end the process for what is refused here, as a command does.
-        config, _ = read_options(argv)
-        status = main(argv)
+        # `main` would end the process for what is refused, as a command does.
+        config, trl, questions = read_run(["--config", str(file)])
+        status = begin_run(config, trl, questions)
     return RunFolder(config.output_dir, status)
 
 

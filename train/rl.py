@@ -66,16 +66,31 @@ DESCRIPTION = "Reinforcement learning on video questions: GRPO, DAPO, Dr. GRPO, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check the options and the questions, then train."""
+    try:
+        config, trl, questions = read_run(sys.argv[1:] if argv is None else argv)
+    except UsageError as error:
+        exit_with_usage_error(PROG, error)
+    return begin_run(config, trl, questions)
+
+
+def read_run(
+    argv: Sequence[str],
+) -> tuple[RlOptions, dict[str, Any], list[VideoQuestion]]:
+    """Our options, TRL's that were given, and the questions. Raises UsageError."""
     questions: list[VideoQuestion] = []
 
     def check(config: RlOptions) -> None:
         _check_early(config)
         questions.extend(_questions(config))
 
-    try:
-        config, trl = read_options(sys.argv[1:] if argv is None else argv, check)
-    except UsageError as error:
-        exit_with_usage_error(PROG, error)
+    return *read_options(argv, check), questions
+
+
+def begin_run(config: RlOptions, trl: dict[str, Any], questions: list[VideoQuestion]) -> int:
+    """Look at the rest that can be wrong, then train, or plan under --dry-run. Raises UsageError.
+
+    Returns the command's exit status.
+    """
     settings = resolve_settings(config, trl, num_processes=num_processes())
     check_questions(questions, config, settings)
     if has_begun(config.output_dir, PROG):

@@ -16,7 +16,8 @@ def product_config_classes(repository: Path) -> list[type[Config]]:
     for room in ROOMS:
         for path in sorted((repository / room).rglob("*.py")):
             if _defines_options(path.read_text("utf-8")):
-                parts = path.relative_to(repository).with_suffix("").parts
+                module = path.parent if path.name == "__init__.py" else path.with_suffix("")
+                parts = module.relative_to(repository).parts
                 importlib.import_module(".".join(parts))
     return [
         cls

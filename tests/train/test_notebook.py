@@ -1,5 +1,6 @@
 """`reinforce`: its rewards become words of `--reward`. docs/python_api.md, which is run, trains."""
 
+import json
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -61,6 +62,17 @@ class Pull(TokenWeighting):
 register_token_weighting(Pull)
 """
 OPTIONS = {"model": ".", "questions": "gone.json", "media_root": "gone", "algo": "grpo"}
+THERE = {"questions": "q.json", "media_root": "."}
+ROW = {
+    "problem_id": 1,
+    "problem": "What is seen?",
+    "data_type": "video",
+    "problem_type": "free-form",
+    "options": [],
+    "solution": "<answer>a circle</answer>",
+    "path": "clip.mp4",
+    "data_source": "test",
+}
 
 
 @pytest.mark.parametrize(
@@ -82,9 +94,9 @@ def test_rewards_are_written_as_the_command_reads_them(name: Any, weight: float,
     [
         ({"algo": "grppo"}, "grppo"),
         ({"epsilonn": 1}, "an unknown key 'epsilonn'; did you mean 'epsilon'?"),
-        ({"num_generations": "many"}, "num_generations"),
+        ({"num_generations": "many"} | THERE, "num_generations"),
         ({"rewards": {accuracy: 1}}, "'accuracy' has the name of another reward"),
-        ({"rewards": {"default": 2}}, "weights of their own"),
+        ({"rewards": {"default": 2}} | THERE, "weights of their own"),
         ({}, "gone is not a folder"),
         ({"rewards": {brevity: 1}, "reward": ["accuracy"]}, "`rewards` and `reward` were both"),
         ({"rewards": [brevity]}, "`rewards` is a list; give a dict of weights"),
@@ -100,6 +112,8 @@ def test_wrong_usage_is_one_sentence_and_nothing_is_written(
     more: dict[str, Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "q.json").write_text(json.dumps([ROW]))
+    (tmp_path / "clip.mp4").touch()
     with pytest.raises(UsageError) as raised:
         reinforce(**(OPTIONS | {"output_dir": tmp_path / "out"} | more))
     assert sentence in str(raised.value)
