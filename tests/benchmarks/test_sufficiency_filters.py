@@ -19,6 +19,7 @@ def beats_itself(with_observation: float, blind: float) -> float:
     return float(sum(without.pmf(count) * seen.sf(count + 1) for count in (0, 1, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 @pytest.mark.timeout(600)
 def test_precision_and_recall_of_each_filter_have_a_floor(tmp_path: Path) -> None:

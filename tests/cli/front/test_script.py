@@ -38,6 +38,7 @@ def test_a_subcommand_is_its_module_wherever_one_works(name: str, user_folder: P
     assert COMMANDS[name].module in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_commands_that_a_command_starts_are_ours_too(user_folder: Path) -> None:
     """The demo renders clips by a command of its own, then builds by another."""

@@ -44,6 +44,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_both_stand_beside_the_same_labels_with_what_each_costs(report: dict[str, Any]) -> None:
     """A verdict is one call; an answer four without and four with the observation."""
     source, *asked = report["judges"]

@@ -144,6 +144,7 @@ def test_a_price_above_the_budget_is_said(tmp_path: Path, judged_world: World) -
     assert "--max-cost-usd" not in quote.text(max_cost_usd=1)
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_a_dry_run_counts_the_steps_and_rollouts_that_the_run_then_takes(
     tmp_path: Path, repository: Path
