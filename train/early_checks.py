@@ -17,6 +17,7 @@ from judges.backends.base import BackendUnavailableError
 from judges.backends.model_files.names import why_no_model
 from judges.backends.registry import refuse_unusable
 from media.sampling import FrameSpec
+from schemas.annotations.files import find_files
 
 T = TypeVar("T")
 TRAINING_PACKAGES = ("torch", "transformers", "accelerate", "trl", "peft")
@@ -103,6 +104,16 @@ def refuse_missing_file(path: Path | None, option: str, what: str) -> None:
     """Raise UsageError where nothing lies at an option's path; one that is not given is fine."""
     if path is not None and not path.exists():
         raise UsageError(f"{option} {path}: there is no such file; give {what}")
+
+
+def refuse_missing_questions(path: Path | None, option: str) -> None:
+    """Raise UsageError where no question file is, or none that a pattern (`files/*.json`) names."""
+    if path is None:
+        return
+    try:
+        find_files(path)
+    except ValueError as error:
+        raise UsageError(f"{option} {path}: {error}; give one that is there") from None
 
 
 def refuse_unusable_backends(specs: Mapping[str, str | None]) -> None:

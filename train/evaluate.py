@@ -39,6 +39,7 @@ from train.early_checks import (
     refuse_missing_file,
     refuse_missing_folder,
     refuse_missing_model,
+    refuse_missing_questions,
     refuse_unreadable_frames,
     refuse_unusable_backends,
 )
@@ -76,8 +77,8 @@ def _check_early(config: EvaluateConfig) -> None:
     """What needs no torch: nothing is loaded or written for a run that cannot begin."""
     if config.output_dir is not None:
         check_folder(config.output_dir, PROG)
+    refuse_missing_questions(config.questions, "--questions")
     for option, path in {
-        "--questions": config.questions,
         "--predictions": config.predictions,
         "--observations-from": config.observations_from,
         "--compare": config.compare,

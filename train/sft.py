@@ -24,6 +24,7 @@ from train.early_checks import (
     refuse_missing_file,
     refuse_missing_folder,
     refuse_missing_model,
+    refuse_missing_questions,
     refuse_unreadable_frames,
 )
 from train.plan import print_plan
@@ -188,7 +189,7 @@ def _check_early(config: SftConfig) -> None:
     refuse_unreadable_frames(config.frames, config.max_pixels)
     for path in config.dataset:
         refuse_missing_file(path, "--dataset", "the output folder of a build, or Parquet files")
-    refuse_missing_file(config.held_out_questions, "--held-out-questions", "a question file")
+    refuse_missing_questions(config.held_out_questions, "--held-out-questions")
     refuse_missing_folder(config.media_root, "--media-root", "under which the dataset's paths lie")
 
 
