@@ -97,7 +97,7 @@ def test_the_demo_goes_on_to_a_loss_that_falls_and_to_rl_from_the_shipped_start(
     tmp_path: Path,
 ) -> None:
     """Two steps of RL repair nothing, but every stage has to hand over."""
-    sizes = ("--train-questions", "200", "--rl-steps", "2", "--evaluation-questions", "50")
+    sizes = ("--train-questions", "400", "--rl-steps", "2", "--evaluation-questions", "50")
     done = demo(tmp_path, *sizes)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "[8/8] done in" in done.stdout
