@@ -97,10 +97,12 @@ def test_a_build_that_it_filtered_is_audited_by_three_routes(
 
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     found = {one["name"]: one for one in report["judges"]}
-    assert set(found) == {f"{local} (as in the data)", CLAUDE, served, local}
+    # Asked again in this process it says the same, and stands once.
+    again = f"{local} (as in the data)"
+    assert set(found) == {again, CLAUDE, served}
     num_rows = report["rows"]["num_rows"]
     assert num_rows >= 80
-    for name in (served, local):
+    for name in (served, again):
         assert found[name]["num_asked"] == num_rows
         assert found[name]["unscored"]["value"] == 0
         assert found[name]["against_people"]["agreement"]["value"] >= 0.80

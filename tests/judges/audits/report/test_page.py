@@ -64,6 +64,7 @@ def test_every_kind_of_disagreement_is_found(tmp_path: Path) -> None:
     source, one = "oracle:1 (as in the data)", "claude:one"
     assert "item-0" not in found  # everybody agrees; a probe let through is no disagreement
     assert marks(found["item-1"]) == {(source, "false-yes"), (one, "false-yes")}
+    assert found["item-1"].others == ()  # a probe that was stopped is not shown
     assert marks(found["item-2"]) == {(one, "false-no"), (one, "judges"), (source, "judges")}
     assert marks(found["item-3"]) == {("", "people")}
     assert marks(found["item-4"]) == {("", "unsure")}
