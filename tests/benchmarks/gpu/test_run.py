@@ -32,7 +32,7 @@ sys.meta_path[:] = [Hiding if finder is PathFinder else finder for finder in sys
 
 def as_on_the_image(folder: Path) -> dict[str, str]:
     """An environment in which Python finds no other packages than the image and the wheels have."""
-    there = with_requirements((*IMAGE, *CARRIED)) | {"p2r"}
+    there = with_requirements((*IMAGE, *CARRIED)) | {"videop2r-toolkit"}
     hidden = sorted(
         module
         for module, packages in packages_distributions().items()
