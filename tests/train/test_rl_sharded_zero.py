@@ -42,7 +42,7 @@ def in_two_processes(what: str, stage: int, folder: Path, *names: str) -> None:
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        timeout=600,
+        timeout=450,  # a hang ends before the time of a mutation does
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
