@@ -172,13 +172,14 @@ def _learning(config: DemoConfig, stages: Stages) -> dict[str, Path]:
         print(f"loss: {short_lesson.loss_that_falls(folders)}")
     with stages.stage(
         f"{config.rl_steps} steps of {_ALGO} from a model that was taught faults",
-        "It takes green for yellow and circles for squares, and counts one too high. The judge"
-        " rewards observations, the right answer rewards reasoning, each on its own tokens.",
+        "It takes green for yellow and circles for squares, and concludes times and numbers one too"
+        " high. The judge rewards observations, the right answer rewards reasoning, each on its own"
+        " tokens.",
     ):
         short_lesson.reinforce(folders)
     with stages.stage(
         "new clips, before and after: answers, and what the observations say",
-        "With another clip's frames the answers fall to a constant's: the model looks.",
+        "If the model looks, another clip's frames bring its answers down to a constant's.",
     ):
         table = short_lesson.before_and_after(folders)
         print(f"\n{table.text}")

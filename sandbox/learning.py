@@ -64,18 +64,12 @@ def clean_model(folders: Folders) -> Path:
     """A model fine-tuned on traces of a faultless teacher."""
     config = folders.config
     folders.render(folders.train, folders.held_out)
-    random_model, warm = folders.out / "random", folders.out / "warm"
+    random_model, warm = folders.random_model(), folders.out / "warm"
     seed = ["--seed", str(config.seed)]
-    family = ["--family", config.family, "--model-preset", "learner"]
-    options = [*family, "--out", str(random_model), *seed]
-    folders.once("random", "sandbox.tiny_model", options)
-    warm_up = ["--model", str(random_model), "--out", str(warm), *seed]
-    folders.once("warm", "sandbox.warm_up", warm_up)
-    build = folders.out / "cot"
-    options = recipe.build(
-        folders.train, build, folders.cache, has_label_noise=False, limit=config.train_questions
+    folders.once(
+        "warm", "sandbox.warm_up", ["--model", str(random_model), "--out", str(warm), *seed]
     )
-    folders.once("build", "pipeline.build_cot", options)
+    build = folders.faultless_dataset()
     model = folders.out / "sft"
     options = recipe.fine_tune(
         warm, build, folders.train, model, folders.cache, recipe.CLEAN_SCHEDULE, seed=config.seed

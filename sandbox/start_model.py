@@ -18,11 +18,11 @@ from cli.option_groups import OutputOptions, SeedOptions
 from sandbox.learning import clean_model, noisy_model
 from sandbox.lessons import recipe
 from sandbox.lessons.folders import Folders, LearningConfig
+from sandbox.lessons.short_lesson import PRESET
 from sandbox.lessons.stages import StageFailedError, Stages
 from train.early_checks import TRAINING_PACKAGES
 
 PROG = "sandbox.start_model"
-PRESET = "three"
 
 
 class StartModelConfig(

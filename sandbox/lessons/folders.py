@@ -109,3 +109,19 @@ class Folders:
         )
         self.once(f"evaluate {name}", "train.evaluate", options)
         return out / "predictions.parquet"
+
+    def random_model(self) -> Path:
+        """A model of random weights."""
+        model = self.out / "random"
+        family = ["--family", self.config.family, "--model-preset", "learner"]
+        options = [*family, "--out", str(model), "--seed", str(self.config.seed)]
+        self.once("random", "sandbox.tiny_model", options)
+        return model
+
+    def faultless_dataset(self) -> Path:
+        """The build of a faultless teacher about the training world, which is rendered first."""
+        self.render(self.train)
+        build, limit = self.out / "cot", self.config.train_questions
+        options = recipe.build(self.train, build, self.cache, has_label_noise=False, limit=limit)
+        self.once("build", "pipeline.build_cot", options)
+        return build

@@ -21,22 +21,10 @@ SHORT_SCHEDULE = recipe.TrainingSchedule(epochs=2, learning_rate=2e-3, warmup_st
 
 def loss_that_falls(folders: Folders) -> str:
     """Build a dataset, fine-tune a random model on it for a few steps; its loss by step."""
-    folders.render(folders.train)
-    random_model, build, out = (folders.out / name for name in ("random", "cot", "sft"))
-    family = ["--family", folders.config.family, "--model-preset", "learner"]
+    model, build, out = folders.random_model(), folders.faultless_dataset(), folders.out / "sft"
     seed = folders.config.seed
-    options = [*family, "--out", str(random_model), "--seed", str(seed)]
-    folders.once("random", "sandbox.tiny_model", options)
-    options = recipe.build(
-        folders.train,
-        build,
-        folders.cache,
-        has_label_noise=False,
-        limit=folders.config.train_questions,
-    )
-    folders.once("build", "pipeline.build_cot", options)
     options = recipe.fine_tune(
-        random_model, build, folders.train, out, folders.cache, SHORT_SCHEDULE, seed=seed
+        model, build, folders.train, out, folders.cache, SHORT_SCHEDULE, seed=seed
     )
     folders.once("sft", "train.sft", options)
     losses = json.loads((out / "report.json").read_text("utf-8"))["curves"]["loss"]

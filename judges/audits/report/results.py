@@ -146,9 +146,7 @@ class AuditResults:
 
     def as_json(self) -> dict[str, Any]:
         """Numbers and texts only; what is not defined is null."""
-        plain = plain_json(asdict(self))
-        assert isinstance(plain, dict)
-        return plain | {"kind": self.kind.name, "labels": list(self.kind.labels)}
+        return report_json(self, self.kind)
 
 
 def collect(
@@ -344,10 +342,16 @@ def per_1000(values: Sequence[float | None]) -> float | None:
     return 1000 * sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def plain_json(value: Any) -> Any:
+def report_json(results: Any, kind: AuditKind) -> dict[str, Any]:
+    """The results of an audit of this kind as plain JSON, with the words of its labels."""
+    plain = {name: _plain(value) for name, value in asdict(results).items()}
+    return plain | {"kind": kind.name, "labels": list(kind.labels)}
+
+
+def _plain(value: Any) -> Any:
     """Dicts, lists, texts and numbers; what is not finite is None."""
     if isinstance(value, dict):
-        return {str(name): plain_json(inner) for name, inner in value.items()}
+        return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [plain_json(inner) for inner in value]
+        return [_plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,7 +7,7 @@ refer to the replies that the sample stands for; intervals come from resampling 
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -32,7 +32,7 @@ from judges.audits.report.results import (
     calls_per_verdict,
     count_rows,
     per_1000,
-    plain_json,
+    report_json,
 )
 from judges.statistics.cluster_bootstrap import Booleans, Estimate, Floats, share
 from judges.statistics.paired_comparison import Comparison, compare_judges
@@ -127,9 +127,7 @@ class AnswerResults:
 
     def as_json(self) -> dict[str, Any]:
         """Numbers and texts only; what is not defined is null."""
-        plain = plain_json(asdict(self))
-        assert isinstance(plain, dict)
-        return plain | {"kind": KIND.name, "labels": list(KIND.labels)}
+        return report_json(self, KIND)
 
 
 def collect_answers(

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import Field
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     TextsOf = Callable[[Sequence[JudgedRow]], dict[tuple[int, str, int], JudgedText]]
 
+T = TypeVar("T")
 _COMMAND = "judges.audit sample"
 BUILD_LEDGER = "cot.duckdb"
 RUN_LEDGERS = "judge-*.duckdb"
@@ -205,26 +206,29 @@ def _drawn_from(config: SampleConfig) -> _Source:
     return _Source(ledgers, population, lambda rows: read_texts(ledgers, rows))
 
 
-def _predictions(config: SampleConfig) -> Path:
-    """The file of answers. Raises UsageError where another source was given."""
-    if config.predictions is None or config.build or config.run or config.ledger:
+def _read_predictions(config: SampleConfig, read: Callable[[Path], T]) -> tuple[Path, T]:
+    """The file of answers, and what `read` makes of it.
+
+    Raises UsageError where another source was given or the file cannot be read.
+    """
+    path = config.predictions
+    if path is None or config.build or config.run or config.ledger:
         raise UsageError(
             f"--kind {config.kind} draws from answers: give --predictions FILE, and neither "
             "--build, --run nor --ledger"
         )
-    return config.predictions
+    try:
+        return path, read(path)
+    except OSError as error:
+        raise UsageError(f"--predictions {path} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UsageError(f"--predictions {path}: {error}") from None
 
 
 def _extractions(config: SampleConfig) -> _Source:
     from judges.audits.sample.extractions import read_extractions
 
-    path = _predictions(config)
-    try:
-        found = read_extractions(path)
-    except OSError as error:
-        raise UsageError(f"--predictions {path} cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UsageError(f"--predictions {path}: {error}") from None
+    path, found = _read_predictions(config, read_extractions)
     if not found.population.rows:
         reasons = ", ".join(f"{why} ({count})" for why, count in found.left_out.most_common())
         raise UsageError(
@@ -241,13 +245,7 @@ def _extractions(config: SampleConfig) -> _Source:
 def _answers(config: SampleConfig) -> _Source:
     from judges.audits.sample.population import read_answers
 
-    path = _predictions(config)
-    try:
-        answers = read_answers(path)
-    except OSError as error:
-        raise UsageError(f"--predictions {path} cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UsageError(f"--predictions {path}: {error}") from None
+    path, answers = _read_predictions(config, read_answers)
     if not answers.population.rows:
         reasons = ", ".join(f"{why} ({count})" for why, count in answers.left_out.most_common())
         raise UsageError(
