@@ -1,6 +1,7 @@
 """The console script: every subcommand, from a folder with the user's own `train.py`."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -84,11 +85,13 @@ def test_ctrl_c_while_the_script_is_imported_is_one_line(tmp_path: Path) -> None
     (tmp_path / "sitecustomize.py").write_text(hook)
     for name in ("cli.config", "pydantic", "pipeline.build_cot", "pipeline.options"):
         done = subprocess.run(
-            ["bash", "-c", f"trap - INT; exec {INSTALLED} build --check --questions q"],
+            [str(INSTALLED), "build", "--check", "--questions", "q"],
             env=environment(AT=name, PYTHONPATH=str(tmp_path), PATH=os.environ["PATH"]),
             capture_output=True,
             text=True,
             check=False,
+            # pytest may have been started with the signal ignored, as shells do behind `&`
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         assert (done.returncode, done.stdout) == (3, ""), f"{name}: {done.stderr}"
         assert len(done.stderr.splitlines()) == 1, done.stderr
